@@ -1,0 +1,1 @@
+"""Backbones: loading pretrained language models and reading their anatomy."""

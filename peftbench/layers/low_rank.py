@@ -1,0 +1,83 @@
+"""A linear map with a low-rank update beside it. Shapes: B batch, S sequence, I in, O out, R rank."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LowRankLinear(nn.Module):
+    """h = W x + b + s · B (g ⊙ A x), with W and b frozen.
+
+    Without a gate it is LoRA's layer (Hu et al. 2021, Eq. 3); with one it is SoRA's (Ding et al. 2023, §3), or
+    AdaLoRA's, whose P, Λ and Q are B, g and A (Zhang et al. 2023, Eq. 3).
+
+    Args:
+        linear: the frozen map, weight (O, I).
+        rank: R.
+        scaling: s.
+        dropout: probability on the branch's input.
+        gated: whether there is a gate of shape (R,); it starts at one.
+
+    Attributes:
+        lora_A: (R, I). lora_B: (O, R). gate: (R,) or None. All fp32, whatever the linear's type.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, scaling: float, dropout: float = 0.0, gated: bool = False):
+        super().__init__()
+        device = linear.weight.device
+        self.linear = linear
+        self.scaling = scaling
+        self.dropout = dropout
+        self.lora_A = nn.Parameter(torch.zeros(rank, linear.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
+        self.gate = nn.Parameter(torch.ones(rank, device=device)) if gated else None
+
+    @property
+    def rank(self) -> int:
+        """R."""
+        return self.lora_A.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X of shape (B, S, I) to h of shape (B, S, O)."""
+        branch = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        low = F.linear(branch.to(self.lora_A.dtype) if not torch.is_autocast_enabled(x.device.type) else branch,
+                       self.lora_A)  # fmt: skip
+        # Scaling the (B, S, R) product is cheaper than scaling the (B, S, O) output.
+        low = low * (self.scaling if self.gate is None else self.scaling * self.gate)
+        return self.linear(x) + F.linear(low, self.lora_B).to(x.dtype)
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """A' (R', I) and B' (O, R') with zero-gated ranks removed and the gate folded into A: the plain LoRA."""
+        if self.gate is None:
+            return self.lora_A.detach().clone(), self.lora_B.detach().clone()
+        kept = self.gate != 0
+        return (self.gate[kept].unsqueeze(1) * self.lora_A[kept]).detach(), self.lora_B[:, kept].detach().clone()
+
+    @torch.no_grad()
+    def delta(self) -> Tensor:
+        """ΔW = s · B diag(g) A, shape (O, I)."""
+        a, b = self.folded()
+        return self.scaling * (b @ a)
+
+
+def kaiming_uniform_(weight: Tensor, generator: torch.Generator) -> None:
+    """LoRA's initialisation of A (loralib: a = √5), drawn from `generator`: U(−1/√I, 1/√I)."""
+    bound = math.sqrt(6 / (1 + 5) / weight.shape[1])
+    _fill(weight, torch.rand(weight.shape, generator=generator) * 2 * bound - bound)
+
+
+def normal_(weight: Tensor, std: float, generator: torch.Generator) -> None:
+    """N(0, std²), drawn from `generator`."""
+    _fill(weight, torch.randn(weight.shape, generator=generator) * std)
+
+
+def _fill(weight: Tensor, values: Tensor) -> None:
+    # Drawn on the CPU and copied, so that one seed gives one adapter on every device.
+    if not weight.is_meta:
+        with torch.no_grad():
+            weight.copy_(values)

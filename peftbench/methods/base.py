@@ -1,0 +1,51 @@
+"""What every method is: hyper-parameters, a card, capabilities, and a way to attach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from peftbench.doors import Attachment, Context
+from peftbench.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a method can do, as data; checked against the configuration before anything is loaded.
+
+    Attributes:
+        mergeable: its update folds into the backbone's weights.
+        exports_peft: its export loads with `peft.PeftModel.from_pretrained`.
+        gated: it reads the sparsity schedule.
+        trains_without_head: something trains even where the head is frozen.
+        identity_at_start: attaching it leaves the backbone's outputs as they were.
+    """
+
+    mergeable: bool = False
+    exports_peft: bool = False
+    gated: bool = False
+    trains_without_head: bool = True
+    identity_at_start: bool = True
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's hyper-parameters. Its docstring is its card; `conf/method/<name>.yaml` has the same keys."""
+
+    default_lr: ClassVar[float] = 1e-3
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def check(self, head: str) -> None:
+        """Refuse a configuration in which nothing would train.
+
+        Raises:
+            ConfigurationError: the method trains only the head, and the head is frozen.
+        """
+        if head == "freeze" and not self.capabilities.trains_without_head:
+            raise ConfigurationError("trainer.head=freeze: this method trains only the head, so nothing would train")
+
+    def attach(self, model: nn.Module, context: Context) -> Attachment:
+        """Change `model` (all of it frozen) and return the live attachment."""
+        raise NotImplementedError

@@ -1,0 +1,106 @@
+"""What LoRA, SoRA and AdaLoRA share: layers at sites, counts, ranks, pruning, merging, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from peftbench.backbones.anatomy import Site, sites
+from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
+from peftbench.errors import ConfigurationError
+from peftbench.layers.low_rank import LowRankLinear
+from peftbench.layers.surgery import replace_module
+from peftbench.methods.adapter_files import LowRankUpdate, write_low_rank
+
+ALL_SITES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+
+
+class LowRankAttachment(Attachment):
+    """Low-rank layers in place of the linear maps at every site of `roles`.
+
+    Args:
+        model: the backbone with its head, all frozen.
+        context: see `Context`.
+        roles: which linear maps.
+        make: the layer for a linear map, initialised.
+
+    Raises:
+        ConfigurationError: `roles` is empty or unknown.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        context: Context,
+        roles: tuple[str, ...],
+        make: Callable[[nn.Linear], LowRankLinear],
+    ):
+        if not roles:
+            raise ConfigurationError("method.sites: an empty list leaves nothing to train")
+        self.model = model
+        self.context = context
+        self.backbone_size = elements(
+            [p for n, p in model.named_parameters() if not n.startswith(tuple(f"{h}." for h in context.head))]
+        )
+        self.layers: dict[Site, LowRankLinear] = {}
+        for site in sites(model, roles):
+            layer = make(model.get_submodule(site.name))  # type: ignore[arg-type]
+            replace_module(model, site.name, layer)
+            self.layers[site] = layer
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Group `low_rank`: every A and B."""
+        return [ParameterGroup("low_rank", [p for x in self.layers.values() for p in (x.lora_A, x.lora_B)])]
+
+    @property
+    def gates(self) -> list[nn.Parameter]:
+        """The gates of all sites, in order."""
+        return [layer.gate for layer in self.layers.values() if layer.gate is not None]
+
+    def ranks(self) -> dict[str, int]:
+        """Number of ranks whose gate is not exactly zero, by site."""
+        if not self.gates:
+            return {site.name: layer.rank for site, layer in self.layers.items()}
+        # One transfer for all sites: each would otherwise wait for the device.
+        live = torch.stack([torch.count_nonzero(gate) for gate in self.gates]).tolist()
+        return dict(zip([site.name for site in self.layers], live, strict=True))
+
+    def count(self) -> Counts:
+        """Counts; `effective` is Σ live rank · (in + out), exact for every site."""
+        ranks = self.ranks()
+        effective = sum(ranks[site.name] * (site.in_features + site.out_features) for site in self.layers)
+        trained = elements([p for group in self.parameter_groups() for p in group.parameters])
+        stored = effective or self._placeholder_size()
+        return Counts(self.backbone_size, trained, effective, stored)
+
+    def _placeholder_size(self) -> int:
+        first = next(iter(self.layers))
+        return first.in_features + first.out_features
+
+    def finalize(self) -> None:
+        """Drop zero ranks and fold the gate: every site becomes a plain LoRA, or the bare linear map."""
+        for site, layer in self.layers.items():
+            if layer.gate is not None:
+                self._prune(site, layer)
+
+    def _prune(self, site: Site, layer: LowRankLinear) -> None:
+        a, b = layer.folded()
+        if not len(a):
+            replace_module(self.model, site.name, layer.linear)
+        layer.lora_A, layer.lora_B, layer.gate = nn.Parameter(a), nn.Parameter(b), None
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """W ← W + s·B diag(g) A at every site; the linear map stands alone again."""
+        for site, layer in self.layers.items():
+            weight = layer.linear.weight
+            weight.copy_((weight.to(layer.lora_A.dtype) + layer.delta()).to(weight.dtype))
+            replace_module(self.model, site.name, layer.linear)
+
+    def export(self, folder: Path) -> None:
+        """PEFT's own format, gates folded, zero ranks left out."""
+        updates = [LowRankUpdate(site.name, *layer.folded(), layer.scaling) for site, layer in self.layers.items()]
+        write_low_rank(folder, updates, self.model, self.context.head, self.context.backbone_id)

@@ -1,0 +1,106 @@
+"""What a run leaves behind: its folder, its record, its history. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from peftbench.errors import ConfigurationError, RunError
+
+SCHEMA = 1
+Status = Literal["completed", "failed", "diverged", "out_of_memory", "interrupted"]
+
+
+class RunFolder:
+    """`<outputs>/<experiment>/<task>-<method>-<model>/<run id>`: one run's files, one writer at a time.
+
+    Args:
+        path: the folder; not created before `claimed`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.record = path / "record.json"
+        self.checkpoint = path / "checkpoint"
+        self.adapter = path / "adapter"
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for this process; the claim ends with the process, however that ends.
+
+        Raises:
+            ConfigurationError: the folder cannot be written. RunError: another process is at this run.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise ConfigurationError(f"outputs: cannot write to {self.path} ({error.strerror})") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(f"another process is running {self.path}; wait for it or stop it") from error
+            yield
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record of a completed run, or None."""
+        record = read_record(self.record) if self.record.is_file() else None
+        return record if record and record.get("status") == "completed" else None
+
+    def write_record(self, record: Mapping[str, Any]) -> None:
+        """Put `record.json` in place, whole."""
+        write_text(self.record, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+    def trim_history(self, stage: int, step: int) -> None:
+        """Forget lines later than `step` of `stage`: a resumed run writes them again."""
+        file = self.path / "history.jsonl"
+        if file.is_file():
+            lines = file.read_text(encoding="utf-8").splitlines()
+            kept = [x for x in lines if (at := _moment(x)) is not None and at <= (stage, step)]
+            write_text(file, "".join(f"{x}\n" for x in kept))
+
+    def append_history(self, **line: Any) -> None:
+        """Add one line to `history.jsonl`."""
+        with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+def _moment(line: str) -> tuple[int, int] | None:
+    """Stage and step of a history line; None for a line cut short by a crash."""
+    try:
+        entry = json.loads(line)
+        return entry["stage"], entry["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, and the new one survives a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A record, or None where the file is not one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and "status" in record else None
+
+
+def utc_now() -> str:
+    """This moment as ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Tasks: data, splits, metrics. A task knows no model and no method."""

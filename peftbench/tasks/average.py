@@ -1,0 +1,44 @@
+"""The one-number summary of GLUE that papers on parameter-efficient fine-tuning print."""
+
+import math
+from collections.abc import Mapping
+
+# One entry per task; a task with two scores counts once, by their mean. WNLI is left out, as the papers do.
+_TASKS: tuple[tuple[str, ...], ...] = (
+    ("cola",),
+    ("sst2",),
+    ("mrpc",),
+    ("stsb",),
+    ("qqp_accuracy", "qqp_f1"),
+    ("mnli_matched", "mnli_mismatched"),
+    ("qnli",),
+    ("rte",),
+)
+
+
+def glue_average(scores: Mapping[str, float]) -> float | None:
+    """Average GLUE scores the way the published tables do.
+
+    average = (cola + sst2 + mrpc + stsb + (qqp_accuracy + qqp_f1) / 2
+    + (mnli_matched + mnli_mismatched) / 2 + qnli + rte) / 8.
+
+    CoLA is Matthews' correlation, STS-B a correlation, the others accuracy unless the key says F1; all on
+    one scale (0 to 1, or 0 to 100).
+
+    Source: inferred from the average columns of AdaLoRA (Zhang et al., 2023, Table 1) and SoRA (Ding et al.,
+    2023), which it gives to 0.01 in every row known to us.
+
+    Returns None when a score is missing: an average over fewer tasks would not be comparable.
+    """
+    if missing_scores(scores):
+        return None
+    return math.fsum(math.fsum(scores[key] for key in task) / len(task) for task in _TASKS) / len(_TASKS)
+
+
+def missing_scores(scores: Mapping[str, float]) -> tuple[str, ...]:
+    """Name the scores `glue_average` needs and does not find; None, nan and infinity count as missing."""
+    return tuple(key for task in _TASKS for key in task if not _is_score(scores.get(key)))
+
+
+def _is_score(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,56 @@
+"""The GLUE benchmark's nine tasks and its diagnostic set, in the hub's columns, labels and splits."""
+
+from __future__ import annotations
+
+from peftbench.tasks.base import TaskSpec
+
+_ENTAILMENT = ("entailment", "not_entailment")
+_NLI = ("entailment", "neutral", "contradiction")
+_SENTENCES = ("sentence1", "sentence2")
+
+
+def _rows(train: int, validation: int, test: int) -> dict[str, int]:
+    return {"train": train, "validation": validation, "test": test}
+
+
+_MNLI_ROWS = {
+    "train": 392702,
+    "validation_matched": 9815,
+    "validation_mismatched": 9832,
+    "test_matched": 9796,
+    "test_mismatched": 9847,
+}
+
+AX = TaskSpec("ax", "glue", ("premise", "hypothesis"), _NLI, ("matthews_correlation",), {"test": 1104})
+"""GLUE's diagnostic set: no training rows; an MNLI model is run on it."""
+
+GLUE = (
+    TaskSpec(
+        "cola", "glue", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation", "accuracy"),
+        _rows(8551, 1043, 1063),
+    ),
+    TaskSpec(
+        "sst2", "glue", ("sentence",), ("negative", "positive"), ("accuracy",),
+        _rows(67349, 872, 1821), sora_holdout=True,
+    ),
+    TaskSpec(
+        "mrpc", "glue", _SENTENCES, ("not_equivalent", "equivalent"), ("accuracy", "f1"),
+        _rows(3668, 408, 1725), sora_selection_metric="f1",
+    ),
+    TaskSpec("stsb", "glue", _SENTENCES, (), ("pearson", "spearman"), _rows(5749, 1500, 1379)),
+    TaskSpec(
+        "qqp", "glue", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1"),
+        _rows(363846, 40430, 390965), sora_holdout=True,
+    ),
+    TaskSpec(
+        "mnli", "glue", ("premise", "hypothesis"), _NLI, ("accuracy",), _MNLI_ROWS,
+        dev_splits=("validation_matched", "validation_mismatched"), test_splits=("test_matched", "test_mismatched"),
+        extra=AX,
+    ),
+    TaskSpec(
+        "qnli", "glue", ("question", "sentence"), _ENTAILMENT, ("accuracy",),
+        _rows(104743, 5463, 5463), sora_holdout=True,
+    ),
+    TaskSpec("rte", "glue", _SENTENCES, _ENTAILMENT, ("accuracy",), _rows(2490, 277, 3000)),
+    TaskSpec("wnli", "glue", _SENTENCES, ("not_entailment", "entailment"), ("accuracy",), _rows(635, 71, 146)),
+)  # fmt: skip

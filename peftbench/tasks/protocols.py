@@ -1,0 +1,148 @@
+"""Split protocols: which rows train, which select a checkpoint, which are scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from peftbench.config import DataConfig, TaskConfig
+from peftbench.errors import ConfigurationError
+from peftbench.tasks.base import Split, TaskData, TaskSpec
+from peftbench.tasks.sources import Source, load_split, open_source
+
+MEMORIZATION_ROWS = 1000
+_SORA_SEED = 42
+_SORA_HOLDOUT_ROWS = 1000
+_SUBSET_SEED = 20231206
+
+
+def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bool = False) -> TaskData:
+    """Read, check and split a task's data under the configured protocol.
+
+    `glue_dev` trains on the training set; the official development set both selects and is reported. `sora` follows
+    the released SoRA code (`processor.py`): a development set is halved by `torch.randperm` with seed 42, or, for
+    SST-2, QNLI and QQP, 1,000 training rows so drawn become validation and the development set is the test set.
+
+    Args:
+        spec: the task.
+        task: its configuration.
+        data: where rows come from.
+        submission: also read the benchmark's test sets, to be predicted and never scored.
+
+    Raises:
+        ConfigurationError: a split is missing or unsound.
+    """
+    source = open_source(spec, data)
+    train = _required(source, spec, "train")
+    developed = {name: _required(source, spec, name) for name in spec.dev_splits}
+    hidden = {name: _required(source, spec, name, hidden=True) for name in spec.test_splits if submission}
+    official = _row_differences(spec, {"train": train, **developed})
+    memorization = train.take(memorization_rows(len(train)), "memorization")
+    if task.protocol == "sora":
+        train, evaluations = _sora_splits(spec, train, developed)
+    else:
+        evaluations = developed
+    if data.max_train_rows is not None and data.max_train_rows < len(train):
+        rows = np.random.default_rng(_SUBSET_SEED).permutation(len(train))[: data.max_train_rows]
+        train = train.take(np.sort(rows), "train")
+        official.append(f"train limited to {len(train)} rows")
+        memorization = train.take(memorization_rows(len(train)), "memorization")
+    evaluations = _selecting_first(evaluations, task)
+    extra, notes = _extra(source, spec)
+    provenance = _provenance(source, task, official, notes, {"train": train, **evaluations, **hidden, **extra})
+    evaluations |= {name: split for name, split in extra.items() if split.labels is not None}
+    return TaskData(train, evaluations, _submission_sets(spec, hidden | extra), memorization, provenance)
+
+
+def memorization_rows(rows: int) -> np.ndarray:
+    """Positions of the memorization subset: `datasets`' `shuffle(seed=42).select(range(1000))`."""
+    return np.random.default_rng(_SORA_SEED).permutation(rows)[:MEMORIZATION_ROWS]
+
+
+def _sora_permutation(rows: int) -> np.ndarray:
+    import torch
+
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(_SORA_SEED)).numpy()
+
+
+def _sora_splits(spec: TaskSpec, train: Split, developed: dict[str, Split]) -> tuple[Split, dict[str, Split]]:
+    if spec.sora_holdout:
+        order = _sora_permutation(len(train))
+        if len(train) <= _SORA_HOLDOUT_ROWS:
+            raise ConfigurationError(
+                f"task.protocol=sora holds out {_SORA_HOLDOUT_ROWS} of {spec.name}'s training rows; only {len(train)}"
+            )
+        validation = train.take(order[:_SORA_HOLDOUT_ROWS], "validation")
+        rest = train.take(order[_SORA_HOLDOUT_ROWS:], "train")
+        (test,) = developed.values()
+        return rest, {"validation": validation, "test": test}
+    halves: dict[str, dict[str, Split]] = {"validation": {}, "test": {}}
+    for name, split in developed.items():
+        order = _sora_permutation(len(split))
+        cut = len(split) // 2
+        for half, rows in (("validation", order[:cut]), ("test", order[cut:])):
+            new_name = name.replace("validation", half)
+            halves[half][new_name] = split.take(rows, new_name)
+    return train, halves["validation"] | halves["test"]
+
+
+def _selecting_first(evaluations: dict[str, Split], task: TaskConfig) -> dict[str, Split]:
+    chosen = task.selection_split or next(iter(evaluations))
+    if chosen not in evaluations:
+        raise ConfigurationError(
+            f"task.selection_split: {chosen!r} is not one of {', '.join(evaluations)} (protocol {task.protocol})"
+        )
+    if chosen.startswith("test"):
+        raise ConfigurationError(f"task.selection_split: {chosen!r} is a test split; select on validation")
+    return {chosen: evaluations[chosen]} | evaluations
+
+
+def _required(source: Source, spec: TaskSpec, split: str, hidden: bool = False) -> Split:
+    try:
+        found = load_split(source, spec, split)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{spec.suite}/{spec.name}: no {split} split at {error}") from error
+    if found.labels is None and not hidden:
+        raise ConfigurationError(f"{spec.suite}/{spec.name} {split} ({source.kind}): every label is hidden (-1)")
+    return found
+
+
+def _extra(source: Source, spec: TaskSpec) -> tuple[dict[str, Split], list[str]]:
+    """The extra evaluation set where the source has it, else a note that says so."""
+    if spec.extra is None:
+        return {}, []
+    try:
+        return {spec.extra.name: load_split(source, spec.extra, "test")}, []
+    except FileNotFoundError:
+        return {}, [f"{spec.extra.name}: not in this source, so not evaluated"]
+
+
+def _submission_sets(spec: TaskSpec, splits: dict[str, Split]) -> dict[str, Split]:
+    """Hidden splits by the submission's name: `mrpc`, `mnli_matched`, `ax`."""
+    return {
+        spec.name if name == "test" else name.replace("test", spec.name) if "test" in name else name: split
+        for name, split in splits.items()
+    }
+
+
+def _row_differences(spec: TaskSpec, splits: dict[str, Split]) -> list[str]:
+    return [
+        f"{name} has {len(split)} rows, the official release {spec.official_rows[name]}"
+        for name, split in splits.items()
+        if len(split) != spec.official_rows[name]
+    ]
+
+
+def _provenance(
+    source: Source, task: TaskConfig, differences: list[str], notes: list[str], splits: dict[str, Split]
+) -> dict[str, Any]:
+    """What the record says of the data. `kind` is `benchmark` only where every row is the official release's."""
+    kind = "sample" if source.kind == "sample" else "partial" if differences else "benchmark"
+    return {
+        **source.described,
+        "kind": kind,
+        "protocol": task.protocol,
+        "notes": ([] if kind == "sample" else differences) + notes,
+        "splits": {name: {"rows": len(s), "fingerprint": s.fingerprint} for name, s in splits.items()},
+    }

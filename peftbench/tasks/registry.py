@@ -1,0 +1,23 @@
+"""Task names to task specifications. Imports no data library: `list` and error messages read it."""
+
+from __future__ import annotations
+
+from peftbench.errors import ConfigurationError
+from peftbench.strict import did_you_mean
+from peftbench.tasks.base import TaskSpec
+from peftbench.tasks.glue import GLUE
+
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in GLUE}
+
+
+def task_spec(name: str) -> TaskSpec:
+    """The specification of task `name`.
+
+    Raises:
+        ConfigurationError: no such task.
+    """
+    if name not in TASKS:
+        raise ConfigurationError(
+            f"task.name: {name!r} is not a task{did_you_mean(str(name), TASKS)} (known: {', '.join(TASKS)})"
+        )
+    return TASKS[name]

@@ -1,0 +1,131 @@
+"""Premise and hypothesis pairs: MNLI, its diagnostic companion AX, and RTE."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from peftbench.tasks.sample_draw import Draw
+from peftbench.tasks.sample_events import (
+    Event,
+    Person,
+    Teller,
+    add_fact,
+    change_fact,
+    draw_event,
+    draw_people,
+)
+from peftbench.tasks.sample_world import NEWS, SEA, City, Thing, Time, World
+
+_ENTAILMENT, _NEUTRAL, _CONTRADICTION = 0, 1, 2
+_VARIETIES = (0.1, 0.3, 0.5)
+_OPTIONAL = ("city", "time", "manner", "reason")
+
+
+def _tell(draw: Draw, world: World, event: Event) -> str:
+    return Teller(draw, world, draw.pick(_VARIETIES)).tell(event)
+
+
+def _stated(event: Event, facts: tuple[str, ...]) -> list[str]:
+    return [fact for fact in facts if getattr(event, fact) is not None]
+
+
+def _vaguer(event: Event, fact: str) -> Event:
+    """Return the event with one fact replaced by something that follows from it."""
+    if fact == "thing" and event.thing:
+        return replace(event, thing=Thing((event.thing.kind,), event.thing.kind))
+    if fact == "time" and event.time:
+        return replace(event, time=Time((event.time.general,), event.time.general, event.time.calendar))
+    if fact == "city" and event.city:
+        return replace(event, city=City(event.city.country, event.city.country))
+    return replace(event, **{fact: None})
+
+
+def _weaken(draw: Draw, event: Event, keep: str = "") -> Event:
+    """Make at most one fact vaguer and drop at most one, never the one to keep."""
+    vague = [fact for fact in _stated(event, ("thing", "time", "city")) if fact != keep]
+    if vague and draw.chance(0.4):
+        event = _vaguer(event, draw.pick(vague))
+    loose = [fact for fact in _stated(event, _OPTIONAL) if fact != keep]
+    if len(loose) > 1 and draw.chance(0.5):
+        event = replace(event, **{draw.pick(loose): None})
+    return event
+
+
+def _entailed(draw: Draw, world: World, event: Event) -> Event:
+    # Denying an event says nothing about vaguer ones, so a denial is only ever paraphrased.
+    return event if event.negated else _weaken(draw, event)
+
+
+def _contradicting(draw: Draw, world: World, event: Event) -> Event:
+    """Change a fact that cannot have two values at once."""
+    if event.negated:
+        return replace(event, negated=False)
+    exclusive = ["negated", "negated", *_stated(event, ("number", "city", "time"))]
+    if event.thing:
+        exclusive.append("roles")
+    fact = draw.pick(exclusive)
+    changed = change_fact(draw, world, event, fact)
+    # "Did not, on Monday" would still leave other days open, so a denial keeps every fact.
+    return changed if fact == "negated" else _weaken(draw, changed, keep=fact)
+
+
+def _undecided(draw: Draw, world: World, event: Event) -> Event:
+    """Add a fact the premise leaves open, or swap in one that does not exclude the premise's."""
+    if event.negated:
+        return change_fact(draw, world, event, draw.pick(_stated(event, ("number", "city", "time"))))
+    missing = [fact for fact in _OPTIONAL if getattr(event, fact) is None]
+    fact = draw.pick(missing)
+    return _weaken(draw, add_fact(draw, world, event, fact), keep=fact)
+
+
+def _inference(draw: Draw, world: World) -> dict:
+    facts = draw.distinct(_OPTIONAL, 2)
+    if not {"city", "time"} & set(facts):
+        facts[0] = draw.pick(("city", "time"))
+    premise = draw_event(draw, world, draw_people(draw, world, 2), tuple(facts))
+    if draw.chance(0.2):
+        premise = replace(premise, negated=True)
+    label = draw.pick((_ENTAILMENT, _NEUTRAL, _CONTRADICTION))
+    hypothesis = (_entailed, _undecided, _contradicting)[label](draw, world, premise)
+    return {
+        "premise": _tell(draw, world, premise),
+        "hypothesis": _tell(draw, world, hypothesis),
+        "label": label,
+    }
+
+
+def mnli(draw: Draw, split: str) -> dict:
+    """Return news sentences, or seafaring ones for the mismatched splits."""
+    return _inference(draw, SEA if split.endswith("mismatched") else NEWS)
+
+
+def ax(draw: Draw, split: str) -> dict:
+    """Return a pair like MNLI's, from either genre."""
+    return _inference(draw, draw.pick((NEWS, SEA)))
+
+
+def _unreported(draw: Draw, told: Event, bystander: Person) -> Event:
+    """Return an event that the text does not report, though nearly all of its words are in it."""
+    fact = draw.pick(["roles", "agent", "negated", "negated", *_stated(told, ("number", "city", "time", "thing"))])
+    if fact == "agent":
+        return replace(told, agent=bystander)
+    changed = change_fact(draw, NEWS, told, fact)
+    return changed if changed.negated or fact == "negated" else _weaken(draw, changed, keep=fact)
+
+
+def rte(draw: Draw, split: str) -> dict:
+    """Return a text that reports two events among three people, and a claim about one of them."""
+    first, shared, last = draw_people(draw, NEWS, 3)
+    facts = ("city", "time")
+    one = draw_event(draw, NEWS, [first, shared], (draw.pick(facts),))
+    two = draw_event(draw, NEWS, [shared, last], (draw.pick(facts),))
+    while two.action == one.action:
+        two = draw_event(draw, NEWS, [shared, last], (draw.pick(facts),))
+    told, bystander = draw.pick(((one, last), (two, first)))
+    entailed = draw.chance(0.5)
+    claim = _weaken(draw, told) if entailed else _unreported(draw, told, bystander)
+    return {
+        "sentence1": f"{_tell(draw, NEWS, one)} {_tell(draw, NEWS, two)}",
+        "sentence2": _tell(draw, NEWS, claim),
+        "label": int(not entailed),
+    }

@@ -1,0 +1,154 @@
+"""Where rows come from (the hub, a folder of Parquet files, the built-in sample) and whether they are sound."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peftbench.config import DataConfig
+from peftbench.errors import ConfigurationError
+from peftbench.tasks.base import Split, TaskSpec
+
+HUB = {"glue": ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")}
+"""Suite to hub data set and commit: Parquet files, since `datasets` no longer runs loading scripts."""
+
+Columns = dict[str, list]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place to read splits from.
+
+    Attributes:
+        kind: `hub`, `folder` or `sample`.
+        read: (task, split) to columns; raises FileNotFoundError where the source has no such split.
+        described: what the record says of it; no local path.
+    """
+
+    kind: str
+    read: Callable[[str, str], Columns]
+    described: dict[str, Any]
+
+
+def open_source(spec: TaskSpec, config: DataConfig) -> Source:
+    """The configured source; `auto` is the folder where one is named, else the hub. Reads nothing yet.
+
+    Raises:
+        ConfigurationError: `folder` without a folder, or a folder that is not there.
+    """
+    root = config.root or os.environ.get("PEFTBENCH_DATA") or None
+    kind = config.source
+    if kind == "auto":
+        kind = "folder" if root else "hub"
+    if kind == "sample":
+        from peftbench.tasks.sample import sample_split
+
+        return Source("sample", sample_split, {"source": "sample"})
+    if kind == "hub":
+        repo, revision = HUB[spec.suite]
+        return Source("hub", _hub_reader(repo, revision), {"source": "hub", "repo": repo, "revision": revision})
+    if root is None:
+        raise ConfigurationError("data=folder needs data.root=<folder> or the environment variable PEFTBENCH_DATA")
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise ConfigurationError(f"data.root: {folder} is not a folder")
+    return Source("folder", _folder_reader(folder / spec.suite), {"source": "folder"})
+
+
+def _folder_reader(suite: Path) -> Callable[[str, str], Columns]:
+    def read(task: str, split: str) -> Columns:
+        import pyarrow.parquet
+
+        file = suite / task / f"{split}.parquet"
+        if not file.is_file():
+            raise FileNotFoundError(file)
+        try:
+            table = pyarrow.parquet.read_table(file)
+            table.validate(full=True)
+            return {name: table.column(name).to_pylist() for name in table.column_names}
+        except (UnicodeDecodeError, pyarrow.ArrowInvalid) as error:
+            if "utf" in str(error).lower():
+                raise ConfigurationError(f"{file}: text is not UTF-8; write the file again as UTF-8") from error
+            raise ConfigurationError(f"{file}: not a readable Parquet file; copy or download it again") from error
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ConfigurationError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
+
+    return read
+
+
+def _hub_reader(repo: str, revision: str) -> Callable[[str, str], Columns]:
+    def read(task: str, split: str) -> Columns:
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            return datasets.load_dataset(repo, task, split=split, revision=revision).to_dict()  # type: ignore
+        except (OSError, ValueError) as error:
+            if "Unknown split" in str(error):
+                raise FileNotFoundError(f"{repo} {task} {split}") from error
+            raise ConfigurationError(
+                f"{task}: cannot load {repo} from the hub ({type(error).__name__}). Either connect to the network and"
+                " run again, or give a folder of Parquet files (data=folder data.root=...), or try the built-in"
+                " sample (data=sample)"
+            ) from error
+
+    return read
+
+
+def load_split(source: Source, spec: TaskSpec, split: str) -> Split:
+    """One split, checked: columns there, text is text, labels in range, at least one row.
+
+    Raises:
+        FileNotFoundError: the source has no such split.
+        ConfigurationError: the rows are not sound.
+    """
+    columns = source.read(spec.name, split)
+    where = f"{spec.suite}/{spec.name} {split} ({source.kind})"
+    missing = [c for c in (*spec.text_columns, "label") if c not in columns]
+    if missing:
+        raise ConfigurationError(f"{where}: no column {', '.join(missing)}; it has {', '.join(columns)}")
+    if not columns["label"]:
+        raise ConfigurationError(f"{where}: no rows")
+    for name in spec.text_columns:
+        bad = next((i for i, text in enumerate(columns[name]) if not isinstance(text, str)), None)
+        if bad is not None:
+            raise ConfigurationError(f"{where}: column {name}, row {bad}: {columns[name][bad]!r} is not text")
+    texts = tuple(columns[name] for name in spec.text_columns)
+    labels = _labels(spec, columns["label"], where)
+    return Split(split, texts, labels, fingerprint(texts, labels))
+
+
+def _labels(spec: TaskSpec, values: Sequence[Any], where: str) -> np.ndarray | None:
+    """Labels as an array, or None where every one is the benchmark's -1."""
+    if any(isinstance(v, (str, bool)) or v is None for v in values):
+        bad = next(i for i, v in enumerate(values) if isinstance(v, (str, bool)) or v is None)
+        raise ConfigurationError(f"{where}: label of row {bad} is {values[bad]!r}, not a number")
+    labels = np.asarray(values, dtype=np.float32 if spec.is_regression else np.float64)
+    if bool((labels == -1).all()):
+        return None
+    low, high = (0, 5) if spec.is_regression else (0, len(spec.labels) - 1)
+    with np.errstate(invalid="ignore"):
+        outside = ~((labels >= low) & (labels <= high))
+        if not spec.is_regression:
+            outside |= labels != np.floor(labels)
+    if outside.any():
+        row = int(outside.argmax())
+        kind = f"a score from {low} to {high}" if spec.is_regression else f"a class from {low} to {high}"
+        raise ConfigurationError(f"{where}: label of row {row} is {values[row]}, not {kind}")
+    return labels if spec.is_regression else labels.astype(np.int64)
+
+
+def fingerprint(texts: Sequence[Sequence[str]], labels: np.ndarray | None) -> str:
+    """SHA-256 of the rows: every text column in order, then the labels."""
+    digest = hashlib.sha256()
+    for column in texts:
+        digest.update("\x1f".join(column).encode("utf-8", "surrogatepass"))
+        digest.update(b"\x1e")
+    digest.update(b"hidden" if labels is None else labels.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The training loop and its parts. Names no method and no task."""

@@ -1,0 +1,116 @@
+"""Token rows into batches: tokenised once, planned once per epoch, padded as little as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_POOL_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """A tokenised split.
+
+    Attributes:
+        tokens: token ids of all rows, end to end. types: token type ids alike, or None.
+        starts: shape (N + 1,), where each row begins in `tokens`.
+        labels: shape (N,), int64 or float32; None where hidden.
+        pad: the padding token.
+    """
+
+    tokens: np.ndarray
+    types: np.ndarray | None
+    starts: np.ndarray
+    labels: np.ndarray | None
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row, shape (N,)."""
+        return np.diff(self.starts)
+
+
+def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: Any, max_length: int) -> TokenRows:
+    """Tokenise N rows of one or two texts; longer rows are cut, the longer text first.
+
+    Args:
+        texts: one list of N strings per text column.
+        labels: shape (N,) or None.
+        tokenizer: a transformers tokenizer.
+        max_length: tokens per row, special ones counted.
+    """
+    encoded = tokenizer(
+        *texts, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
+    )  # fmt: skip
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in encoded["input_ids"]])])
+    flat = {k: np.concatenate([np.asarray(row, np.int64) for row in encoded[k]]) for k in encoded}
+    return TokenRows(flat["input_ids"], flat.get("token_type_ids"), starts, labels, tokenizer.pad_token_id)
+
+
+def collate(rows: TokenRows, which: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+    """The rows at positions `which` as one padded batch.
+
+    Returns:
+        `input_ids`, `attention_mask` (and `token_type_ids`), shape (B, S); `labels`, shape (B,), where known.
+    """
+    lengths = rows.lengths[which]
+    width = int(lengths.max())
+    mask = np.arange(width) < lengths[:, None]
+    source = (rows.starts[which][:, None] + np.arange(width))[mask]
+    ids = np.full(mask.shape, rows.pad, np.int64)
+    ids[mask] = rows.tokens[source]
+    batch = {"input_ids": ids, "attention_mask": mask.astype(np.int64)}
+    if rows.types is not None:
+        types = np.zeros(mask.shape, np.int64)
+        types[mask] = rows.types[source]
+        batch["token_type_ids"] = types
+    if rows.labels is not None:
+        batch["labels"] = rows.labels[which]
+    return {k: torch.from_numpy(v).to(device, non_blocking=True) for k, v in batch.items()}
+
+
+def plan_epoch(lengths: np.ndarray, batch_size: int, bucket: bool, rng: np.random.Generator) -> list[np.ndarray]:
+    """One epoch's batches: every row once, in random order, the last batch smaller where rows do not divide.
+
+    With `bucket`, rows are shuffled, cut into pools of fifty batches, sorted by length within each pool and cut into
+    batches, whose order is shuffled again: batches stay random, padding becomes small.
+
+    Args:
+        lengths: tokens per row, shape (N,).
+        batch_size: rows per optimizer step.
+        bucket: sort within pools.
+        rng: the data order's own generator.
+    """
+    order = rng.permutation(len(lengths))
+    if not bucket:
+        return _cut(order, batch_size)
+    batches = []
+    for pool in _cut(order, batch_size * _POOL_BATCHES):
+        batches += _cut(pool[np.argsort(lengths[pool], kind="stable")], batch_size)
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def micro_batches(batch: np.ndarray, lengths: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
+    """A batch in pieces of at most `size` rows, alike in length."""
+    if size is None or len(batch) <= size:
+        yield batch
+    else:
+        yield from _cut(batch[np.argsort(lengths[batch], kind="stable")], size)
+
+
+def evaluation_plan(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Every row once, longest first, so that the largest batch meets memory first and little is padded."""
+    return _cut(np.argsort(-lengths, kind="stable"), batch_size)

@@ -1,0 +1,24 @@
+"""Non-finite numbers, caught before they reach the weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from peftbench.errors import RunError
+
+
+class Diverged(RunError):
+    """The loss or a gradient is not finite. `step` is the optimizer step (from 1) that was not taken."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(
+            f"diverged at step {step}: {what} is not finite; lower optimizer.lr, or set trainer.max_grad_norm"
+        )
+        self.step = step
+
+
+def check_finite(loss: Tensor, gradient_norm: Tensor, step: int) -> None:
+    """Raise `Diverged` unless both scalars are finite. Waits for the device once."""
+    if not bool(torch.isfinite(loss + gradient_norm)):
+        raise Diverged(step, "the gradient's norm" if bool(torch.isfinite(loss)) else "the loss")

@@ -1,0 +1,246 @@
+"""The training loop. It knows a method only by its doors and a task only by the number that selects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from peftbench.config import TrainerConfig
+from peftbench.doors import Attachment, Clock
+from peftbench.sparsity import Strength
+from peftbench.training.batching import TokenRows, collate, micro_batches, plan_epoch
+from peftbench.training.guard import check_finite
+from peftbench.training.meter import Meter
+from peftbench.training.optimizers import Optimizers
+
+DATA_ORDER = 2
+"""Stream of the run's seed that orders the data, apart from those of the head, the method and dropout."""
+
+
+class Reporter(Protocol):
+    """Who is told what happens: the progress bar and the history file."""
+
+    def step(self, progress: LoopState, loss: float, status: Mapping[str, Any]) -> None:
+        """A logged step."""
+
+    def advance(self, steps: int) -> None:
+        """Steps taken since the last call."""
+
+    def evaluation(self, progress: LoopState, metrics: Mapping[str, float], status: Mapping[str, Any]) -> None:
+        """An evaluation."""
+
+    def epoch(self, progress: LoopState, seconds: float) -> None:
+        """The end of an epoch."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one stage of training does.
+
+    Attributes:
+        name: `train`, or the stage's name. index: from 0; each stage has its own data order.
+        total_steps: optimizer steps.
+        strength: the sparsity schedule, (step, total steps) to λ or ξ.
+        lr_offset: steps already taken of the learning-rate schedule. lr_steps: its whole length.
+        selection: `best` or `last`.
+    """
+
+    name: str
+    index: int
+    total_steps: int
+    strength: Callable[[int, int], Strength]
+    selection: str
+    lr_offset: int = 0
+    lr_steps: int | None = None
+
+
+@dataclass
+class Selected:
+    """A checkpoint chosen, with a copy of all that training changes."""
+
+    step: int
+    value: float
+    snapshot: dict[str, Any]
+
+
+@dataclass
+class LoopState:
+    """Where the loop stands: all that a resumable checkpoint adds to parameters, optimizers and random states.
+
+    Attributes:
+        step: optimizer steps taken. epoch: from 0. in_epoch: steps taken of this epoch.
+        epoch_s: seconds of training spent in this epoch so far. since_best: evaluations without a new best.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    in_epoch: int = 0
+    epoch_s: float = 0.0
+    since_best: int = 0
+    stopped: bool = False
+    best: Selected | None = None
+
+
+@dataclass
+class Loop:
+    """Trains one stage.
+
+    Attributes:
+        model: with the method attached. attachment: its doors. optimizers: over all trained parameters.
+        rows: the tokenised training split. settings: the trainer's. accelerator: device and precision.
+        evaluate: metrics on the selection split. metric: which of them selects; larger is better.
+        save: writes a resumable checkpoint. seed: the run's.
+    """
+
+    model: nn.Module
+    attachment: Attachment
+    optimizers: Optimizers
+    rows: TokenRows
+    settings: TrainerConfig
+    accelerator: Accelerator
+    evaluate: Callable[[], Mapping[str, float]]
+    metric: str
+    meter: Meter
+    reporter: Reporter
+    seed: int
+    save: Callable[[LoopState], None]
+    state: LoopState = field(default_factory=LoopState)
+
+    def run(self, plan: Plan) -> Selected:
+        """Train the stage to its end and leave the model as the selected checkpoint.
+
+        Raises:
+            Diverged: loss or gradient not finite, before the weights moved.
+            RunError: what the method promises did not happen.
+        """
+        self.model.train()
+        while self.state.step < plan.total_steps and not self.state.stopped:
+            self._epoch(plan)
+        self.attachment.check_finished()
+        if plan.selection == "last" or self.state.best is None:
+            # Without a best, evaluations all fell before the method allowed selection.
+            value = float(self._evaluated()[self.metric])
+            return Selected(self.state.step, value, self._snapshot())
+        restore(self.model, self.attachment, self.state.best.snapshot)
+        return self.state.best
+
+    def _epoch(self, plan: Plan) -> None:
+        state = self.state
+        rng = np.random.default_rng([self.seed, DATA_ORDER, plan.index, state.epoch])
+        lengths = self.rows.lengths
+        batches = plan_epoch(lengths, self.settings.batch_size, self.settings.bucket_by_length, rng)
+        began = self.meter.now()
+        for batch in batches[state.in_epoch :]:
+            loss = self._step(plan, batch, lengths)
+            state.step += 1
+            state.in_epoch += 1
+            self.reporter.advance(1)
+            if state.step % self.settings.log_every == 0:
+                self.reporter.step(state, float(loss), self.attachment.status())
+            ended = state.in_epoch == len(batches) or state.step == plan.total_steps
+            due = self._is_due(self.settings.eval_every, ended) or state.step == plan.total_steps
+            save = self._is_due(self.settings.checkpoint_every, ended)
+            if ended or due or save:
+                seconds = self.meter.now() - began
+                state.epoch_s += seconds
+                self.meter.train_s += seconds
+                if state.in_epoch == len(batches):
+                    self._end_epoch()
+                if due:
+                    self._consider(plan)
+                if save:
+                    self._checkpoint()
+                began = self.meter.now()
+            if state.stopped or state.step == plan.total_steps:
+                return
+
+    def _is_due(self, every: int | None, ended: bool) -> bool:
+        """Whether something that happens every so many steps (None: every epoch) happens now."""
+        return ended if every is None else self.state.step % every == 0
+
+    def _end_epoch(self) -> None:
+        state = self.state
+        self.meter.epoch_s.append(state.epoch_s)
+        self.reporter.epoch(state, state.epoch_s)
+        state.epoch, state.in_epoch, state.epoch_s = state.epoch + 1, 0, 0.0
+
+    def _step(self, plan: Plan, batch: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """One optimizer step over the rows of `batch`; the mean task loss, on the device."""
+        step = self.state.step
+        lr_steps = plan.total_steps if plan.lr_steps is None else plan.lr_steps
+        self.optimizers.set_lr(step + plan.lr_offset, lr_steps)
+        total = torch.zeros((), device=self.accelerator.device)
+        for rows in micro_batches(batch, lengths, self.settings.micro_batch_size):
+            share = len(rows) / len(batch)
+            inputs = collate(self.rows, rows, self.accelerator.device)
+            with self.accelerator.autocast():
+                loss = self.model(**inputs).loss * share
+            penalty = self.attachment.penalty()
+            self.accelerator.backward(loss if penalty is None else loss + penalty * share)
+            total += loss.detach()
+            self.meter.tokens += int(lengths[rows].sum())
+            self.meter.padded_tokens += int(lengths[rows].max()) * len(rows)
+        check_finite(total, self._clip(), step + 1)
+        self.optimizers.step()
+        strength = plan.strength(step, plan.total_steps)
+        clock = Clock(step + 1, plan.total_steps, self.state.epoch, self.optimizers.lrs, strength)
+        self.attachment.after_step(clock)
+        self.optimizers.zero_grad()
+        return total
+
+    def _clip(self) -> Tensor:
+        """The norm of all gradients before they are clipped."""
+        parameters, limit = self.optimizers.parameters, self.settings.max_grad_norm
+        if limit is None:
+            return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        return nn.utils.clip_grad_norm_(parameters, limit)
+
+    def _evaluated(self) -> Mapping[str, float]:
+        began = self.meter.now()
+        metrics = self.evaluate()
+        self.meter.eval_s += self.meter.now() - began
+        return metrics
+
+    def _consider(self, plan: Plan) -> None:
+        """Evaluate, and keep a copy where this is the best so far."""
+        state = self.state
+        metrics = self._evaluated()
+        self.reporter.evaluation(state, metrics, self.attachment.status())
+        if plan.selection == "last" or not self.attachment.selectable:
+            return
+        value = float(metrics[self.metric])
+        if state.best is None or value > state.best.value:
+            state.best, state.since_best = Selected(state.step, value, self._snapshot()), 0
+            return
+        state.since_best += 1
+        state.stopped = self.settings.patience is not None and state.since_best >= self.settings.patience
+
+    def _checkpoint(self) -> None:
+        began = self.meter.now()
+        self.save(self.state)
+        self.meter.checkpoint_s += self.meter.now() - began
+
+    def _snapshot(self) -> dict[str, Any]:
+        return snapshot(self.model, self.attachment)
+
+
+def snapshot(model: nn.Module, attachment: Attachment) -> dict[str, Any]:
+    """A copy of every trained parameter and of the method's state."""
+    parameters = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in attachment.state_dict().items()}
+    return {"parameters": parameters, "method": state}
+
+
+@torch.no_grad()
+def restore(model: nn.Module, attachment: Attachment, copy: Mapping[str, Any]) -> None:
+    """Put a `snapshot` back."""
+    own = dict(model.named_parameters())
+    for name, value in copy["parameters"].items():
+        own[name].copy_(value)
+    attachment.load_state_dict(copy["method"])
