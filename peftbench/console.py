@@ -26,6 +26,12 @@ def screen() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def paper() -> Console:
+    """Standard output, where results go; wide where it is not a terminal, so that files and pipes get whole lines."""
+    out = Console(highlight=False, soft_wrap=True)
+    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+
+
 class RunReporter:
     """The loop's reporter: a progress bar on a terminal, a line per evaluation elsewhere, always the history file.
 
@@ -177,7 +183,7 @@ def stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
 
 def show_result(record: Mapping[str, Any], path: str) -> None:
     """Print the result to standard output, the record's path last."""
-    out = Console(highlight=False, soft_wrap=True)
+    out = paper()
     out.print(result_table(record))
     if record.get("stages"):
         out.print(stage_table(record["stages"]))

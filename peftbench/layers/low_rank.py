@@ -28,7 +28,8 @@ class LowRankLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, rank: int, scaling: float, dropout: float = 0.0, gated: bool = False):
         super().__init__()
-        device = linear.weight.device
+        # Beside a map without storage (counts on the meta device) the factors are real: they are small.
+        device = "cpu" if linear.weight.is_meta else linear.weight.device
         self.linear = linear
         self.scaling = scaling
         self.dropout = dropout
@@ -76,8 +77,7 @@ def normal_(weight: Tensor, std: float, generator: torch.Generator) -> None:
     _fill(weight, torch.randn(weight.shape, generator=generator) * std)
 
 
+@torch.no_grad()
 def _fill(weight: Tensor, values: Tensor) -> None:
     # Drawn on the CPU and copied, so that one seed gives one adapter on every device.
-    if not weight.is_meta:
-        with torch.no_grad():
-            weight.copy_(values)
+    weight.copy_(values)

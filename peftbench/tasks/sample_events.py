@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from peftbench.tasks.sample_draw import Concept, Draw, capitalised, number_forms
 from peftbench.tasks.sample_world import Action, City, Thing, Time, Verb, World
@@ -83,36 +83,6 @@ def add_fact(draw: Draw, world: World, event: Event, fact: str) -> Event:
     return replace(event, **{fact: draw.pick(_choices(world, fact))})
 
 
-def _change_roles(draw: Draw, world: World, event: Event) -> Event:
-    return replace(event, agent=event.partner, partner=event.agent)
-
-
-def _change_negation(draw: Draw, world: World, event: Event) -> Event:
-    return replace(event, negated=not event.negated)
-
-
-def _change_number(draw: Draw, world: World, event: Event) -> Event:
-    near = [event.number + step for step in (-20, -10, -5, -2, -1, 1, 2, 5, 10, 20)]
-    return replace(event, number=draw.pick([number for number in near if 2 <= number <= 60]))
-
-
-def _change_action(draw: Draw, world: World, event: Event) -> Event:
-    same_kind = world.transfers if event.thing else world.encounters
-    return replace(event, action=draw.pick_other(same_kind, event.action))
-
-
-def _change_time(draw: Draw, world: World, event: Event) -> Event:
-    rivals = [
-        time for time in world.times if time.calendar == event.time.calendar and time.general != event.time.general
-    ]
-    return replace(event, time=draw.pick(rivals))
-
-
-def _change_city(draw: Draw, world: World, event: Event) -> Event:
-    rivals = [city for city in world.cities if city.country != event.city.country]
-    return replace(event, city=draw.pick(rivals))
-
-
 def _change_agent(draw: Draw, world: World, event: Event) -> Event:
     (stranger,) = draw_people(draw, world, 1)
     while stranger.last in (event.agent.last, event.partner.last):
@@ -120,37 +90,38 @@ def _change_agent(draw: Draw, world: World, event: Event) -> Event:
     return replace(event, agent=stranger)
 
 
-def _change_listed(fact: str) -> Callable[[Draw, World, Event], Event]:
-    def change(draw: Draw, world: World, event: Event) -> Event:
-        return replace(event, **{fact: draw.pick_other(_choices(world, fact), getattr(event, fact))})
-
-    return change
-
-
-_CHANGES: dict[str, Callable[[Draw, World, Event], Event]] = {
-    "roles": _change_roles,
-    "negated": _change_negation,
-    "action": _change_action,
-    "agent": _change_agent,
-    "number": _change_number,
-    "time": _change_time,
-    "city": _change_city,
-    "thing": _change_listed("thing"),
-    "venue": _change_listed("venue"),
-    "reason": _change_listed("reason"),
-    "manner": _change_listed("manner"),
-}
+def _rivals(world: World, fact: str, present: Any) -> list:
+    """Return the values that cannot hold together with the present one."""
+    if fact == "number":
+        near = [present + step for step in (-20, -10, -5, -2, -1, 1, 2, 5, 10, 20)]
+        return [number for number in near if 2 <= number <= 60]
+    if fact == "time":
+        same = [time for time in world.times if time.calendar == present.calendar]
+        return [time for time in same if time.general != present.general]
+    if fact == "city":
+        return [city for city in world.cities if city.country != present.country]
+    if fact == "action":
+        actions = world.transfers if present in world.transfers else world.encounters
+        return [action for action in actions if action != present]
+    return [value for value in _choices(world, fact) if value != present]
 
 
 def changeable(event: Event) -> list[str]:
     """Return the facts of the event that :func:`change_fact` can change."""
-    always = ("roles", "negated", "action", "agent")
-    return [fact for fact in _CHANGES if fact in always or getattr(event, fact) is not None]
+    optional = ("number", "time", "city", "thing", "venue", "reason", "manner")
+    stated = [fact for fact in optional if getattr(event, fact) is not None]
+    return ["roles", "negated", "action", "agent", *stated]
 
 
 def change_fact(draw: Draw, world: World, event: Event, fact: str) -> Event:
     """Return the event with one fact replaced by another that excludes it."""
-    return _CHANGES[fact](draw, world, event)
+    if fact == "roles":
+        return replace(event, agent=event.partner, partner=event.agent)
+    if fact == "negated":
+        return replace(event, negated=not event.negated)
+    if fact == "agent":
+        return _change_agent(draw, world, event)
+    return replace(event, **{fact: draw.pick(_rivals(world, fact, getattr(event, fact)))})
 
 
 class Teller:
@@ -182,10 +153,12 @@ class Teller:
         return self._draw.chance(self._variety)
 
     def _word(self, concept: Concept) -> str:
-        return self._draw.pick(concept[1:]) if len(concept) > 1 and self._varies() else concept[0]
+        plain, *others = concept
+        return self._draw.pick(others) if others and self._varies() else plain
 
     def _verb(self, verbs: tuple[Verb, ...]) -> Verb:
-        return self._draw.pick(verbs[1:]) if len(verbs) > 1 and self._varies() else verbs[0]
+        plain, *others = verbs
+        return self._draw.pick(others) if others and self._varies() else plain
 
     def _ordered(self, event: Event) -> list[str]:
         """Return the clause and its adjuncts, one adjunct in front of the clause at times."""

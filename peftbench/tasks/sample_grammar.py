@@ -82,7 +82,8 @@ _PLACES = [
 ]
 _OPENINGS = words(
     "; ; ; although the weather is bad,; as soon as the bell rings,; everybody thinks that; "
-    "it is obvious that; the newspaper reports that; after a long discussion,; my sister believes that; in this old town,"
+    "it is obvious that; the newspaper reports that; after a long discussion,; my sister believes that; "
+    "in this old town,"
 )
 _ACTION_ENDINGS = words(
     "for no good reason; in front of everyone; without saying a word; with great care; for the third time; "

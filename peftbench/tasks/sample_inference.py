@@ -14,7 +14,8 @@ from peftbench.tasks.sample_events import (
     draw_event,
     draw_people,
 )
-from peftbench.tasks.sample_world import NEWS, SEA, City, Thing, Time, World
+from peftbench.tasks.sample_vocabulary import NEWS, SEA
+from peftbench.tasks.sample_world import City, Thing, Time, World
 
 _ENTAILMENT, _NEUTRAL, _CONTRADICTION = 0, 1, 2
 _VARIETIES = (0.1, 0.3, 0.5)

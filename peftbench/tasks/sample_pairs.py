@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from peftbench.tasks.sample_draw import Draw
 from peftbench.tasks.sample_events import Event, Teller, change_fact, changeable, draw_event, draw_people
-from peftbench.tasks.sample_world import NEWS
+from peftbench.tasks.sample_vocabulary import NEWS
 
 _VARIETIES = (0.1, 0.3, 0.5)
 _FREQUENCIES = {"negated": 6, "roles": 1}

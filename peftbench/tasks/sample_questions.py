@@ -5,8 +5,8 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
-from peftbench.tasks.sample_draw import Concept, Draw, capitalised, concepts, lines, number_forms
-from peftbench.tasks.sample_world import NEWS
+from peftbench.tasks.sample_draw import Concept, Draw, capitalised, concepts, lines, number_forms, with_article
+from peftbench.tasks.sample_vocabulary import NEWS
 
 _SKILLS = concepts(
     "public speaking/speaking in public; photography/taking photos; programming/computer coding; "
@@ -41,11 +41,11 @@ def _intents(text: str) -> tuple[_Intent, ...]:
 
 _INTENTS = _intents(
     """
-    = What is the best way for a {j} to learn {x} in {n} {u}?
-    = How can a {j} best master {x} within {n} {u}?
-    = If I am a {j}, how do I learn {x} in {n} {u}?
-    ! Why should a {j} spend {n} {u} on learning {x}?
-    ! How can a {j} best teach {x} within {n} {u}?
+    = What is the best way for {j} to learn {x} in {n} {u}?
+    = How can {j} best master {x} within {n} {u}?
+    = If I am {j}, how do I learn {x} in {n} {u}?
+    ! Why should {j} spend {n} {u} on learning {x}?
+    ! How can {j} best teach {x} within {n} {u}?
 
     = How much does it cost to move from {a} to {b} with {n} {t}?
     = What is the price of relocating from {a} to {b} with {n} {t}?
@@ -59,11 +59,11 @@ _INTENTS = _intents(
     ! When did {x} become more popular than {y} in {a}?
     ! Is {x} really more popular than {y} in {a}?
 
-    = Does a {j} in {a} earn more money than a {k}?
-    = Is a {j} paid better than a {k} in {a}?
-    = Is the salary of a {j} higher than that of a {k} in {a}?
-    ! Does a {j} in {a} work longer hours than a {k}?
-    ! Is a {j} in {a} happier than a {k}?
+    = Does {j} in {a} earn more money than {k}?
+    = Is {j} paid better than {k} in {a}?
+    = Is the salary of {j} higher than that of {k} in {a}?
+    ! Does {j} in {a} work longer hours than {k}?
+    ! Is {j} in {a} happier than {k}?
 
     = Is it too late to start {x} at the age of {n} in {a}?
     = Can I still take up {x} in {a} when I am {n} years old?
@@ -77,17 +77,17 @@ _INTENTS = _intents(
     ! Where can I sell {n} old {t} near the centre of {a}?
     ! Where can I repair {n} broken {t} near the centre of {a}?
 
-    = What should a {j} bring when travelling from {a} to {b} for {n} {u}?
-    = Which things does a {j} need on a trip of {n} {u} from {a} to {b}?
-    = If a {j} goes from {a} to {b} for {n} {u}, what is it useful to pack?
-    ! What should a {j} not bring when travelling from {a} to {b} for {n} {u}?
-    ! Which train should a {j} take when travelling from {a} to {b} for {n} {u}?
+    = What should {j} bring when travelling from {a} to {b} for {n} {u}?
+    = Which things does {j} need on a trip of {n} {u} from {a} to {b}?
+    = If {j} goes from {a} to {b} for {n} {u}, what is it useful to pack?
+    ! What should {j} not bring when travelling from {a} to {b} for {n} {u}?
+    ! Which train should {j} take when travelling from {a} to {b} for {n} {u}?
 
-    = How can I change my career from {j} to {k} after {n} {u}?
-    = What does it take to become a {k} after working as a {j} for {n} {u}?
-    = I have been a {j} for {n} {u}, so how do I turn into a {k}?
-    ! Why would anyone change their career from {j} to {k} after {n} {u}?
-    ! Should I change my career from {j} to {k} after {n} {u}?
+    = How can I change my career from being {j} to being {k} after {n} {u}?
+    = What does it take to become {k} after working as {j} for {n} {u}?
+    = I have been {j} for {n} {u}, so how do I turn into {k}?
+    ! Why would anyone change their career from being {j} to being {k} after {n} {u}?
+    ! Should I change my career from being {j} to being {k} after {n} {u}?
 
     = Does practising {x} for {n} {u} make someone better at {y}?
     = Will my {y} improve if I spend {n} {u} on {x}?
@@ -103,6 +103,7 @@ _INTENTS = _intents(
     """
 )
 _CHANGE_SLOT, _SWAP_SLOTS = 0.45, 0.15
+_RIVAL_DUPLICATES = 0.3
 _KINDS = {"a": "city", "b": "city", "x": "skill", "y": "skill", "j": "job", "k": "job"}
 _PAIRS = (("a", "b"), ("x", "y"), ("j", "k"))
 _PLAIN_WORDING = 0.6
@@ -114,8 +115,8 @@ def _values(slot: str) -> list[Concept]:
     return {
         "city": [(city.name,) for city in NEWS.cities],
         "skill": list(_SKILLS),
-        "job": [job for job in NEWS.jobs if job[0][0] not in "aeiou"],
-        "n": [number_forms(number) for number in range(2, 60)],
+        "job": [tuple(with_article(form) for form in job) for job in NEWS.jobs],
+        "n": [number_forms(number) for number in range(12, 60)],
         "u": list(_UNITS),
         "t": [thing.forms for thing in NEWS.things],
     }[_KINDS.get(slot, slot)]
@@ -133,9 +134,7 @@ def _fill(draw: Draw, slots: list[str]) -> Slots:
 
 
 def _ask(draw: Draw, template: str, slots: Slots) -> str:
-    wording = {
-        slot: forms[0] if draw.chance(_PLAIN_WORDING) else draw.pick(forms) for slot, forms in slots.items()
-    }
+    wording = {slot: forms[0] if draw.chance(_PLAIN_WORDING) else draw.pick(forms) for slot, forms in slots.items()}
     return capitalised(template.format(**wording))
 
 
@@ -152,15 +151,22 @@ def _other_question(draw: Draw, intent: _Intent, slots: Slots) -> tuple[str, Slo
     return draw.pick(intent.rivals), slots
 
 
+def _pair(draw: Draw, duplicate: bool) -> list[str]:
+    intent = draw.pick(_INTENTS)
+    # Duplicates of the rivals too, or a rival's words would give the label away.
+    first = draw.pick(intent.rivals if duplicate and draw.chance(_RIVAL_DUPLICATES) else intent.same)
+    slots = _fill(draw, _slots_of(first))
+    if duplicate:
+        second, others = (draw.pick(intent.same) if first in intent.same else first), slots
+    else:
+        second, others = _other_question(draw, intent, slots)
+    return draw.distinct([_ask(draw, first, slots), _ask(draw, second, others)], 2)
+
+
 def qqp(draw: Draw, split: str) -> dict:
     """Return two questions and whether an answer to one answers the other."""
-    intent = draw.pick(_INTENTS)
-    first = draw.pick(intent.same)
-    slots = _fill(draw, _slots_of(first))
     duplicate = draw.chance(0.5)
-    second, others = (draw.pick(intent.same), slots) if duplicate else _other_question(draw, intent, slots)
-    return {
-        "question1": _ask(draw, first, slots),
-        "question2": _ask(draw, second, others),
-        "label": int(duplicate),
-    }
+    one = two = ""
+    while one == two:
+        one, two = _pair(draw, duplicate)
+    return {"question1": one, "question2": two, "label": int(duplicate)}

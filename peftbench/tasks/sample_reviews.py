@@ -38,6 +38,16 @@ _AUDIENCES = words(
     "about two brothers; about a stolen painting; shot in black and white; with a large cast; based on a novel"
 )
 _DENIALS = words("is not; is never; is hardly; is anything but; is far from; is by no means")
+_WRAPPED_DENIALS = words(
+    "nobody could claim that; it is simply not true that; I would not say that; only a fool would think that; "
+    "I fail to see how anyone can write that; it would be wrong to say that"
+)
+_WRAPPED_ASSERTIONS = words(
+    "nobody could deny that; it is simply true that; I have to say that; only a fool would doubt that; "
+    "I understand why everyone writes that; it would be wrong to deny that"
+)
+_AGREEMENTS = words("I could not agree more; I see it the same way; they are quite right")
+_DISAGREEMENTS = words("I could not agree less; I see it the other way round; they are quite wrong")
 _POSITIVE, _NEGATIVE = 1, 0
 
 
@@ -49,7 +59,7 @@ def _claim(draw: Draw, aspect: str, tone: int) -> str:
         return f"{aspect} {draw.pick(_DENIALS)} {draw.pick(_ADJECTIVES[1 - tone])}"
     if form < 4:
         return f"{aspect} {draw.pick(_VERB_PHRASES[tone])}"
-    intensity = draw.pick(("", "truly ", "rather ", "utterly ", "always "))
+    intensity = draw.pick(("", "truly "))
     return f"{aspect} is {intensity}{draw.pick(_ADJECTIVES[tone])}"
 
 
@@ -97,8 +107,31 @@ def _plain(draw: Draw, tone: int) -> str:
     return f"in this {_work(draw)}, {_claim(draw, draw.pick(_ASPECTS), tone)}"
 
 
+def _wrapped(draw: Draw, tone: int) -> str:
+    """Return a claim inside an assertion or a denial of it; the claim may be a denial itself."""
+    denied = draw.chance(0.5)
+    wrapper = draw.pick(_WRAPPED_DENIALS if denied else _WRAPPED_ASSERTIONS)
+    return f"{wrapper} {_claim(draw, draw.pick(_ASPECTS), 1 - tone if denied else tone)}"
+
+
+def _compared(draw: Draw, tone: int) -> str:
+    own, other = draw.pick(_ADJECTIVES[tone]), draw.pick(_ADJECTIVES[1 - tone])
+    comparison = draw.pick((f"much more {own} than {other}", f"much less {other} than {own}"))
+    return f"in this {_work(draw)}, the {draw.pick(_ASPECTS)} is {comparison}"
+
+
+def _reported(draw: Draw, tone: int) -> str:
+    """Return other people's judgement, and whether the reviewer shares it."""
+    shared = draw.chance(0.5)
+    verdict = draw.pick(_AGREEMENTS if shared else _DISAGREEMENTS)
+    return f"some say that {_claim(draw, draw.pick(_ASPECTS), tone if shared else 1 - tone)}, and {verdict}"
+
+
+_SHAPES = (_plain, _agreement, _contrast, _contrast, _unreal, _compared, _wrapped, _wrapped, _reported)
+
+
 def sst2(draw: Draw, split: str) -> dict:
     """Return one sentence of a review and whether its main point is positive."""
     tone = _POSITIVE if draw.chance(0.5) else _NEGATIVE
-    shape = draw.pick((_plain, _agreement, _contrast, _contrast, _unreal))
+    shape = draw.pick(_SHAPES)
     return {"sentence": capitalised(shape(draw, tone)) + ".", "label": tone}

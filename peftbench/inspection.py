@@ -1,0 +1,161 @@
+"""`peftbench inspect`: what a run would train, told without weights, training or a record."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from peftbench.backbones.anatomy import sites
+from peftbench.backbones.loading import quiet_transformers, random_model
+from peftbench.config import RunConfig
+from peftbench.console import data_line, paper
+from peftbench.doors import Counts
+from peftbench.errors import ConfigurationError
+from peftbench.experiment import attach, counts
+from peftbench.stages import plan_stages
+from peftbench.tasks.protocols import load_task
+from peftbench.tasks.registry import task_spec
+from peftbench.training.schedule import lr_factor
+
+_MB = 1e6
+
+
+def show(config: RunConfig) -> None:
+    """Print sites, counts, steps, Σ λη_t and an estimate of memory.
+
+    Raises:
+        ConfigurationError: whatever a run would refuse, but for broken weights, which are not read.
+    """
+    out = paper()
+    rows, provenance = _training_rows(config)
+    plans = plan_stages(config, rows)
+    model, numbers = _attached(config, plans[0].total_steps)
+    out.print(_run_table(config, rows, provenance))
+    if (per_role := _sites(config)) is not None:
+        out.print(per_role)
+    out.print(_count_table(numbers))
+    out.print(_step_table(config, plans))
+    out.print(_memory_table(config, model, numbers))
+
+
+def _training_rows(config: RunConfig) -> tuple[int, str]:
+    """Rows of the training split; the official release's where the data cannot be read from here."""
+    spec = task_spec(config.task.name)
+    try:
+        data = load_task(spec, config.task, config.data)
+        return len(data.train), data_line(data.provenance)
+    except ConfigurationError as error:
+        if config.data.source == "folder" or "hub" not in str(error):
+            raise
+        rows = spec.official_rows["train"]
+        if config.task.protocol == "sora" and spec.sora_holdout:
+            rows -= 1000
+        return min(rows, config.data.max_train_rows or rows), "hub (not reachable now; the official row count)"
+
+
+def _attached(config: RunConfig, total_steps: int) -> tuple[torch.nn.Module, Counts]:
+    """The architecture on the meta device, where shapes cost nothing, with the method attached."""
+    quiet_transformers()
+    with torch.device("meta"):
+        model = random_model(config.model, task_spec(config.task.name).num_outputs)
+    attachment, groups = attach(config, model, config.model.repo, total_steps)
+    return model, counts(attachment, groups)
+
+
+def _table(title: str, rows: list[tuple[str, str]]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _run_table(config: RunConfig, rows: int, provenance: str) -> Table:
+    return _table(
+        "run",
+        [
+            ("task", config.task.name),
+            ("method", config.method_name),
+            ("model", config.model.name),
+            ("preset", config.preset or "none"),
+            ("data", provenance),
+            ("training rows", f"{rows:,}"),
+            ("peak learning rate", f"{config.lr:g}"),
+        ],
+    )
+
+
+def _sites(config: RunConfig) -> Table | None:
+    roles = getattr(config.method, "sites", None)
+    if roles is None:
+        return None
+    with torch.device("meta"):
+        model = random_model(config.model, 2)
+    found = sites(model, roles)
+    table = Table(title=f"sites ({len(found)})", title_justify="left")
+    for name in ("role", "in", "out", "layers"):
+        table.add_column(name, justify="left" if name == "role" else "right")
+    for (role, width, out), layers in Counter((s.role, s.in_features, s.out_features) for s in found).items():
+        table.add_row(role, str(width), str(out), str(layers))
+    return table
+
+
+def _count_table(numbers: Counts) -> Table:
+    rows = [
+        (name, f"{value:,}")
+        for name in ("backbone", "trained", "effective", "stored", "head", "paper")
+        if (value := getattr(numbers, name)) is not None
+    ]
+    rows.append(("trained / backbone", f"{100 * numbers.trained / numbers.backbone:.3f}%"))
+    return _table("parameters at the start (head apart)", rows)
+
+
+def _step_table(config: RunConfig, plans: list[Any]) -> Table:
+    gated = config.method.capabilities.gated
+    table = Table(title="steps", title_justify="left")
+    for name in ("stage", "steps", *(("Σ threshold (Σ λη_t)",) if gated else ())):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    gate_lr = getattr(config.method, "gate_lr", None) or config.lr
+    for plan in plans:
+        steps, lr_steps = plan.total_steps, plan.lr_steps or plan.total_steps
+        cells = [plan.name, f"{steps:,}"]
+        if gated:
+            total = sum(
+                plan.strength(t, steps).threshold(gate_lr * lr_factor(config.optimizer, t + plan.lr_offset, lr_steps))
+                for t in range(steps)
+            )
+            cells.append(f"{total:.4g}")
+        table.add_row(*cells)
+    return table
+
+
+def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts) -> Table:
+    """Bytes by kind for one training step at full length: an estimate, an upper one where inputs are shorter.
+
+    Activations follow Korthikanti et al. 2022 (arXiv 2205.05198), Eq. 2: S·B·h·(34 + 5·a·S/h) bytes per layer at
+    16 bits, twice that at 32; a is the number of heads.
+    """
+    shape: Any = model.config
+    rows = config.trainer.micro_batch_size or config.trainer.batch_size
+    length, hidden, heads = config.task.max_length, shape.hidden_size, shape.num_attention_heads
+    trained = numbers.trained + numbers.head
+    weights = 4 * (numbers.backbone + numbers.head)
+    if not math.isclose(numbers.trained, numbers.backbone):
+        weights += 4 * numbers.trained
+    halves = 1 if config.trainer.precision == "bf16" else 2
+    layer = halves * length * rows * hidden * (34 + 5 * heads * length / hidden)
+    states = {"adamw": 8, "adafactor": 4, "sgd": 4}[config.optimizer.name]
+    parts = {
+        "weights": weights,
+        "gradients": 4 * trained,
+        "optimizer": states * trained,
+        "activations": layer * shape.num_hidden_layers,
+    }
+    rows_ = [(name, f"{size / _MB:,.0f} MB") for name, size in parts.items()]
+    rows_.append(("in all", f"{sum(parts.values()) / _MB:,.0f} MB"))
+    return _table(f"memory, estimated ({rows} rows of {length} tokens)", rows_)

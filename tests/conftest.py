@@ -1,0 +1,96 @@
+"""Tiny backbones, made here, so that tests need no network and no download."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("PEFTBENCH_DATA", None)
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+"""Real data and golden values, where a development machine has them beside the checkout."""
+
+TINY = {
+    "bert": {"model_type": "bert"},
+    "roberta": {"model_type": "roberta"},
+    "deberta-v2": {
+        "model_type": "deberta-v2",
+        "relative_attention": True,
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "pooler_hidden_size": 32,
+    },
+    "distilbert": {"model_type": "distilbert"},
+    "electra": {"model_type": "electra", "embedding_size": 32},
+    "mpnet": {"model_type": "mpnet"},
+}
+
+
+def tiny_architecture(family: str) -> dict:
+    """A two-layer, 32-wide architecture of `family` with a vocabulary of 600."""
+    shape = {
+        "vocab_size": 600,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 140,
+    }
+    if family == "distilbert":
+        shape = {
+            "vocab_size": 600, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 140,
+        }  # fmt: skip
+    return shape | TINY[family]
+
+
+def tiny_model(family: str = "bert", outputs: int = 2, seed: int = 0):
+    """A random tiny classifier of `family`, in evaluation mode."""
+    import torch
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(**tiny_architecture(family), num_labels=outputs, pad_token_id=0)
+    return AutoModelForSequenceClassification.from_config(config).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A tiny random BERT with a word-piece tokenizer of the sample's words, in the hub's layout."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    from peftbench.tasks.sample import sample_split
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    rows = sample_split("mrpc", "train")
+    core.train_from_iterator(rows["sentence1"][:500], trainers.WordPieceTrainer(vocab_size=600, special_tokens=special))
+    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, **names, model_input_names=["input_ids", "token_type_ids", "attention_mask"]
+    ).save_pretrained(folder)
+    import torch
+
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(**tiny_architecture("bert"), pad_token_id=0)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_run(tiny_folder, tmp_path) -> list[str]:
+    """Overrides of a run of seconds: tiny backbone, sample data, a temporary outputs folder."""
+    return [
+        "data=sample", f"model.path={tiny_folder}", f"outputs={tmp_path / 'outputs'}", "data.max_train_rows=64",
+        "task.max_length=32", "trainer.batch_size=16", "trainer.epochs=1", "trainer.threads=1",
+    ]  # fmt: skip

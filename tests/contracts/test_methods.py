@@ -1,0 +1,260 @@
+"""What every method promises at its doors, over every method and every family of backbone.
+
+Adding a method is one row in `METHODS`.
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import TINY, tiny_model
+
+from peftbench.backbones.anatomy import head_modules, sites
+from peftbench.doors import Clock, Context
+from peftbench.layers.low_rank import LowRankLinear
+from peftbench.methods.registry import method_class
+from peftbench.sparsity import Strength
+from peftbench.training.loop import restore, snapshot
+from peftbench.training.optimizers import check_groups
+
+TOTAL = 40
+METHODS = {
+    "full": {},
+    "linear_probe": {},
+    "lora": {"rank": 4},
+    "sora": {"rank": 4},
+    "adalora": {"rank": 4, "target_rank": 2},
+}
+LOW_RANK = ("lora", "sora", "adalora")
+
+
+def attached(name, family="bert", seed=0, **changes):
+    """A tiny model with the method attached and its head trained."""
+    model = tiny_model(family)
+    model.requires_grad_(False)
+    head = head_modules(model)
+    method = replace(method_class(name)(), **METHODS[name], **changes)
+    context = Context(torch.Generator().manual_seed(seed), TOTAL, "tiny", head)
+    attachment = method.attach(model, context)
+    for part in head:
+        model.get_submodule(part).requires_grad_(True)
+    return model, attachment
+
+
+def batch(rows=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, 600, (rows, 12), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[0, 7:] = 0
+    return {"input_ids": ids, "attention_mask": mask, "labels": torch.arange(rows) % 2}
+
+
+def logits(model):
+    model.eval()
+    with torch.no_grad():
+        inputs = batch()
+        inputs.pop("labels")
+        return model(**inputs).logits
+
+
+def train(model, attachment, steps=TOTAL, strength=14.0, lr=0.05):
+    """A few plain steps through the doors, strong enough that gates reach zero and budgets move."""
+    groups = attachment.parameter_groups()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=lr)
+    model.train()
+    for step in range(1, steps + 1):
+        loss = model(**batch(seed=step)).loss
+        penalty = attachment.penalty()
+        (loss if penalty is None else loss + penalty).backward()
+        optimizer.step()
+        lrs = {group.name: lr for group in groups}
+        attachment.after_step(Clock(step, TOTAL, 0, lrs, Strength(strength / TOTAL, scales_with_lr=True)))
+        optimizer.zero_grad()
+
+
+each = pytest.mark.parametrize("name", METHODS)
+each_low_rank = pytest.mark.parametrize("name", LOW_RANK)
+
+
+@each
+@pytest.mark.parametrize("family", TINY)
+def test_attaching_leaves_outputs_as_they_were(name, family):
+    if not method_class(name).capabilities.identity_at_start:
+        pytest.skip("does not claim to be the identity at the start")
+    before = logits(tiny_model(family))
+    model, _ = attached(name, family)
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-6)
+
+
+@each
+@pytest.mark.parametrize("family", TINY)
+def test_exactly_the_claimed_parameters_get_gradients(name, family):
+    model, attachment = attached(name, family)
+    train(model, attachment, steps=2)
+    loss = model(**batch()).loss
+    penalty = attachment.penalty()
+    (loss if penalty is None else loss + penalty).backward()
+    head = tuple(f"{part}." for part in head_modules(model))
+    claimed = {id(p) for group in attachment.parameter_groups() for p in group.parameters}
+    for parameter_name, parameter in model.named_parameters():
+        expected = id(parameter) in claimed or parameter_name.startswith(head)
+        assert parameter.requires_grad == expected, parameter_name
+        if not expected:
+            assert parameter.grad is None, parameter_name
+        # A position or a token that no batch holds has no gradient of its own; whole matrices must have one.
+        elif "embeddings" not in parameter_name:
+            assert parameter.grad is not None, parameter_name
+
+
+@each
+def test_groups_hold_every_trained_parameter_once(name):
+    model, attachment = attached(name)
+    head = [p for part in head_modules(model) for p in model.get_submodule(part).parameters()]
+    from peftbench.doors import ParameterGroup
+
+    groups = [*attachment.parameter_groups(), ParameterGroup("head", head)]
+    check_groups(model, groups)
+    with pytest.raises(RuntimeError, match="doubled"):
+        check_groups(model, [*groups, groups[-1]])
+    with pytest.raises(RuntimeError, match="in no group"):
+        check_groups(model, groups[:-1])
+
+
+@each
+def test_counts_are_those_of_brute_force(name):
+    model, attachment = attached(name)
+    counts = attachment.count()
+    head = tuple(f"{part}." for part in head_modules(model))
+    trained = sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and not n.startswith(head))
+    plain = sum(p.numel() for n, p in tiny_model().named_parameters() if not n.startswith(head))
+    assert counts.trained == trained
+    assert counts.backbone == plain
+
+
+@each
+def test_the_seed_of_the_generator_is_the_only_randomness(name):
+    torch.manual_seed(1)
+    first = snapshot(*attached(name))["parameters"]
+    torch.manual_seed(2)
+    second = snapshot(*attached(name))["parameters"]
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+@each
+def test_state_goes_back_as_it_was(name):
+    model, attachment = attached(name)
+    train(model, attachment, steps=TOTAL // 2)
+    kept = snapshot(model, attachment)
+    before = logits(model)
+    train(model, attachment, steps=4)
+    assert not torch.equal(logits(model), before)
+    restore(model, attachment, kept)
+    assert torch.equal(logits(model), before)
+    again = snapshot(model, attachment)
+    assert all(
+        torch.equal(v, again["method"][k]) if torch.is_tensor(v) else v == again["method"][k]
+        for k, v in kept["method"].items()
+    )
+
+
+@each
+@pytest.mark.parametrize("family", TINY)
+def test_finalize_keeps_logits(name, family):
+    model, attachment = attached(name, family)
+    train(model, attachment)
+    before = logits(model)
+    attachment.finalize()
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-5)
+
+
+@each
+def test_merge_keeps_logits_and_leaves_no_low_rank_layer(name):
+    model, attachment = attached(name)
+    train(model, attachment)
+    before = logits(model)
+    attachment.finalize()
+    attachment.merge()
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-5)
+    assert not [m for m in model.modules() if isinstance(m, LowRankLinear)]
+
+
+@each
+def test_penalty_has_the_gradient_of_finite_differences(name):
+    changes = {"gate_l1": 0.7} if name == "sora" else {}
+    model, attachment = attached(name, **changes)
+    model.double()
+    if attachment.penalty() is None:
+        assert name not in ("sora", "adalora")
+        return
+    parameters = [p for group in attachment.parameter_groups() for p in group.parameters]
+    torch.manual_seed(0)
+    for p in parameters:
+        torch.nn.init.normal_(p, std=0.5)
+    attachment.penalty().backward()
+    for parameter in parameters[:3] + parameters[-2:]:
+        flat = parameter.data.view(-1)
+        analytic = 0.0 if parameter.grad is None else parameter.grad.view(-1)[0].item()
+        values = []
+        for shift in (1e-6, -2e-6):
+            flat[0] += shift
+            values.append(attachment.penalty().item())
+        flat[0] += 1e-6
+        assert math.isclose(analytic, (values[0] - values[1]) / 2e-6, rel_tol=1e-4, abs_tol=1e-7)
+
+
+@each_low_rank
+def test_effective_count_is_brute_force_on_the_folded_modules(name):
+    model, attachment = attached(name)
+    train(model, attachment)
+    effective = attachment.count().effective
+    ranks = attachment.ranks()
+    attachment.finalize()
+    folded = [m for m in model.modules() if isinstance(m, LowRankLinear)]
+    assert effective == sum(m.lora_A.numel() + m.lora_B.numel() for m in folded)
+    assert sum(ranks.values()) == sum(m.rank for m in folded)
+    assert attachment.count().effective == effective
+    if name != "lora":
+        assert 0 < sum(ranks.values()) < 4 * len(ranks)
+
+
+def test_a_sora_site_without_rank_disappears():
+    model, attachment = attached("sora")
+    name = sites(tiny_model(), ("query",))[0].name
+    with torch.no_grad():
+        model.get_submodule(name).gate.zero_()
+    before = logits(model)
+    attachment.finalize()
+    assert isinstance(model.get_submodule(name), torch.nn.Linear)
+    assert attachment.ranks()[name] == 0
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-6)
+
+
+def test_sora_counts_as_the_released_code_beside_the_exact_count():
+    _, attachment = attached("sora")
+    layers = list(attachment.layers.items())
+    ffn = next(layer for site, layer in layers if site.role == "ffn_in")
+    with torch.no_grad():
+        for _, layer in layers:
+            layer.gate.fill_(1.0)
+        ffn.gate[:3] = 0
+    counts = attachment.count()
+    total = sum(4 * (site.in_features + site.out_features) for site, _ in layers)
+    assert counts.trained == total + 4 * len(layers)
+    assert counts.effective == total - 3 * (32 + 64)
+    assert counts.paper == total - 3 * 2 * 32
+
+
+def test_adalora_fails_loudly_where_its_budget_never_moved():
+    from peftbench.errors import RunError
+
+    model, attachment = attached("adalora")
+    train(model, attachment, steps=5)
+    assert not attachment.selectable
+    with pytest.raises(RunError, match="never reached"):
+        attachment.check_finished()
+    train(model, attachment)
+    assert attachment.selectable
+    attachment.check_finished()

@@ -1,0 +1,67 @@
+"""The low-rank layer against its formula, in double precision."""
+
+import pytest
+import torch
+from torch import nn
+
+from peftbench.layers.low_rank import LowRankLinear, kaiming_uniform_, normal_
+
+
+def filled(rank=3, gated=False, dropout=0.0) -> LowRankLinear:
+    torch.manual_seed(0)
+    layer = LowRankLinear(nn.Linear(7, 5), rank, scaling=1.7, dropout=dropout, gated=gated).double()
+    for p in layer.parameters():
+        nn.init.normal_(p)
+    return layer
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_forward_is_the_formula(gated):
+    layer, x = filled(gated=gated), torch.randn(4, 6, 7, dtype=torch.float64)
+    diagonal = torch.diag(layer.gate) if gated else torch.eye(3, dtype=torch.float64)
+    weight = layer.linear.weight + 1.7 * layer.lora_B @ diagonal @ layer.lora_A
+    torch.testing.assert_close(layer(x), x @ weight.T + layer.linear.bias, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_pass_gradcheck():
+    layer, x = filled(gated=True), torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
+
+    def forward(x, a, b, g):
+        return torch.func.functional_call(layer, {"lora_A": a, "lora_B": b, "gate": g}, (x,))
+
+    assert torch.autograd.gradcheck(forward, (x, layer.lora_A, layer.lora_B, layer.gate))
+
+
+def test_folding_drops_zero_gates_and_keeps_the_update():
+    layer = filled(rank=4, gated=True)
+    with torch.no_grad():
+        layer.gate[[1, 2]] = 0.0
+    a, b = layer.folded()
+    assert (a.shape, b.shape) == ((2, 7), (5, 2))
+    torch.testing.assert_close(1.7 * b @ a, 1.7 * layer.lora_B @ torch.diag(layer.gate) @ layer.lora_A)
+
+
+def test_dropout_only_touches_the_branch_and_only_in_training():
+    layer, x = filled(dropout=0.5), torch.randn(50, 7, dtype=torch.float64)
+    layer.train()
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+    with torch.no_grad():
+        layer.lora_B.zero_()
+    layer.train()
+    torch.testing.assert_close(layer(x), layer.linear(x))
+
+
+def test_initialisation_has_its_law_and_its_generator():
+    weight = torch.empty(2000, 96)
+    kaiming_uniform_(weight, torch.Generator().manual_seed(3))
+    reference = nn.init.kaiming_uniform_(torch.empty(2000, 96), a=5**0.5)
+    bound = 1 / 96**0.5
+    assert weight.abs().max() <= bound
+    assert abs(weight.std() - reference.std()) < 0.01 * bound
+    again = torch.empty(2000, 96)
+    kaiming_uniform_(again, torch.Generator().manual_seed(3))
+    assert torch.equal(weight, again)
+    normal_(weight, 0.02, torch.Generator().manual_seed(3))
+    assert abs(weight.std().item() - 0.02) < 2e-4
