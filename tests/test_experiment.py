@@ -1,0 +1,303 @@
+"""Whole runs on a tiny backbone and sample data."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contracts.test_methods import METHODS
+
+from peftbench.compose import compose_run
+from peftbench.errors import RunError
+from peftbench.experiment import Run, run_experiment
+from peftbench.training.guard import Diverged
+
+FAST = {"adalora": ["method.rank=4", "method.target_rank=2"], "sora": ["sparsity.lambda=60"]}
+
+
+def run(tiny_run, *overrides):
+    return run_experiment(compose_run([*tiny_run, *overrides]))
+
+
+def tensors(path: Path):
+    from safetensors.torch import load_file
+
+    return load_file(path / "adapter" / "adapter_model.safetensors")
+
+
+def same_result(first, second):
+    (one, at_one), (two, at_two) = first, second
+    assert one["metrics"] == two["metrics"]
+    assert one["ranks"] == two["ranks"]
+    assert one["selection"] == two["selection"]
+    a, b = tensors(at_one), tensors(at_two)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_leaves_a_whole_record(name, tiny_run):
+    record, path = run(tiny_run, f"method={name}", *FAST.get(name, []))
+    assert json.loads((path / "record.json").read_text()) == record
+    assert record["status"] == "completed"
+    assert record["data"]["kind"] == "sample"
+    assert record["config"]["method"]["name"] == name
+    assert set(record["metrics"]) == {"validation"}
+    assert record["objective"] == record["metrics"]["validation"]["accuracy"] == record["selection"]["value"]
+    assert record["run_id"] == path.name
+    assert record["parameters"]["head"] == 32 * 32 + 32 + 2 * 32 + 2
+    assert record["timing"]["train_s"] > 0
+    assert len(record["timing"]["epoch_s"]) == 1
+    assert record["checks"]["finalize_max_logit_difference"] < 1e-5
+    assert not (path / "checkpoint").exists()
+    kinds = [json.loads(line)["kind"] for line in (path / "history.jsonl").read_text().splitlines()]
+    assert kinds.count("evaluation") == 1
+    exported = sum(t.numel() for n, t in tensors(path).items())
+    assert exported == record["parameters"]["stored"] + record["parameters"]["head"]
+
+
+def test_sora_prunes_and_says_so(tiny_run):
+    record, path = run(tiny_run, "method=sora", "sparsity.lambda=150", "trainer.selection=last")
+    initial, final = (sum(record["ranks"][k].values()) for k in ("initial", "final"))
+    assert 0 < final < initial
+    assert record["parameters"]["effective"] < record["parameters"]["trained"]
+    config = json.loads((path / "adapter" / "adapter_config.json").read_text())
+    assert sum(config["rank_pattern"].values()) == final
+
+
+def test_the_same_command_again_runs_nothing(tiny_run):
+    first, path = run(tiny_run, "method=lora")
+    written = (path / "record.json").stat().st_mtime_ns
+    second, again = run(tiny_run, "method=lora")
+    assert again == path
+    assert second["reused"]
+    assert (path / "record.json").stat().st_mtime_ns == written
+    assert {k: v for k, v in second.items() if k != "reused"} == first
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(name, tiny_run, tmp_path):
+    words = [f"method={name}", "trainer.epochs=2", *FAST.get(name, [])]
+    first = run(tiny_run, *words)
+    second = run(tiny_run, *words, f"outputs={tmp_path / 'again'}")
+    same_result(first, second)
+    other = run(tiny_run, *words, "seed=1")
+    a, b = tensors(first[1]), tensors(other[1])
+    assert a.keys() != b.keys() or any(not torch.equal(a[k], b[k]) for k in a)
+
+
+def test_every_method_starts_from_the_same_head(tiny_run, monkeypatch):
+    heads = []
+    monkeypatch.setattr(Run, "carry_out", lambda self, began: heads.append(self.model.classifier.weight.clone()) or {})
+    for name in METHODS:
+        run(tiny_run, f"method={name}", "seed=0")
+    run(tiny_run, "method=lora", "seed=1")
+    assert all(torch.equal(heads[0], h) for h in heads[:-1])
+    assert not torch.equal(heads[0], heads[-1])
+
+
+def test_micro_batches_accumulate_to_the_same_training(tiny_run, tmp_path):
+    words = ["method=sora", "sparsity.lambda=60", f"model.path={_without_dropout(tiny_run, tmp_path)}"]
+    whole, at_whole = run(tiny_run, *words)
+    pieces, at_pieces = run(tiny_run, *words, "trainer.micro_batch_size=5")
+    assert at_whole != at_pieces
+    for name, tensor in tensors(at_whole).items():
+        torch.testing.assert_close(tensors(at_pieces)[name], tensor, rtol=0, atol=2e-5)
+    assert whole["ranks"] == pieces["ranks"]
+
+
+def _without_dropout(tiny_run, tmp_path) -> Path:
+    import shutil
+
+    source = Path(next(w for w in tiny_run if w.startswith("model.path=")).partition("=")[2])
+    folder = tmp_path / "no-dropout"
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing handles it but the test."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("at_step", [3, 9])
+def test_a_run_cut_off_and_started_again_ends_like_one_that_was_not(name, at_step, tiny_run, tmp_path, monkeypatch):
+    words = [f"method={name}", "trainer.epochs=3", "trainer.checkpoint_every=2", *FAST.get(name, [])]
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+
+    from peftbench.training.loop import Loop
+
+    step = Loop._step
+
+    def cut(self, plan, batch, lengths):
+        if self.state.step == at_step:
+            raise Killed
+        return step(self, plan, batch, lengths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", cut)
+        with pytest.raises(Killed):
+            run(tiny_run, *words)
+    resumed = run(tiny_run, *words)
+    same_result(whole, resumed)
+    lines = [json.loads(line) for line in (resumed[1] / "history.jsonl").read_text().splitlines()]
+    evaluated = [line["step"] for line in lines if line["kind"] == "evaluation"]
+    assert evaluated == sorted(set(evaluated))
+    assert len(resumed[0]["timing"]["epoch_s"]) == 3
+
+
+STAGED = ["method=sora", "sparsity=algorithm1", "sparsity.lambda=200", "sparsity.count=4", "sparsity.stage_epochs=1"]
+
+
+def test_algorithm_1_grows_sparser_stage_by_stage_and_keeps_each_adapter(tiny_run):
+    record, path = run(tiny_run, *STAGED)
+    stages = record["stages"]
+    assert [s["name"] for s in stages] == ["dense", "lambda=66.6667", "lambda=133.333", "lambda=200"]
+    assert [s["value"] for s in stages] == pytest.approx([0, 200 / 3, 400 / 3, 200])
+    effective = [s["parameters"]["effective"] for s in stages]
+    assert all(a > b for a, b in itertools.pairwise(effective))
+    assert all(rank == 8 for rank in stages[0]["ranks"].values())
+    assert stages[0]["generalization"] == stages[0]["memorization"] == 100
+    last = stages[-1]
+    dense, now = (s["metrics"]["validation"]["accuracy"] for s in (stages[0], last))
+    assert last["generalization"] == pytest.approx(100 * now / dense)
+    assert record["parameters"]["effective"] == last["parameters"]["effective"]
+    assert record["metrics"]["validation"] == last["metrics"]["validation"]
+    for stage in stages:
+        config = json.loads((path / stage["adapter"] / "adapter_config.json").read_text())
+        assert sum(config["rank_pattern"].values()) == sum(stage["ranks"].values())
+
+
+def test_official_restart_moves_gates_only(tiny_run, monkeypatch):
+    seen = []
+    conclude = Run._end_stage
+
+    def watch(self, plan):
+        low_rank, gate = self.attachment.parameter_groups()
+        seen.append([p.detach().clone() for p in (*low_rank.parameters, *gate.parameters)])
+        conclude(self, plan)
+
+    monkeypatch.setattr(Run, "_end_stage", watch)
+    sparsity = ["sparsity.lambda=null", "sparsity.xi=0.1", "sparsity.restart=official"]
+    record, _ = run(tiny_run, *STAGED, *sparsity)
+    factors = 2 * len(record["ranks"]["initial"])
+    for before, after in itertools.pairwise(seen):
+        assert all(torch.equal(a, b) for a, b in zip(before[:factors], after[:factors], strict=True))
+        assert any(not torch.equal(a, b) for a, b in zip(before[factors:], after[factors:], strict=True))
+
+
+def test_fresh_restart_moves_projections_in_every_stage(tiny_run, monkeypatch):
+    seen = []
+    conclude = Run._end_stage
+    monkeypatch.setattr(
+        Run,
+        "_end_stage",
+        lambda self, plan: (
+            seen.append([x.lora_A.detach().clone() for x in self.attachment.layers.values()]) or conclude(self, plan)
+        ),
+    )
+    run(tiny_run, *STAGED)
+    for before, after in itertools.pairwise(seen):
+        assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_divergence_is_caught_before_the_weights_move(tiny_run, monkeypatch):
+    from peftbench.training.loop import Loop
+
+    clip = Loop._clip
+    monkeypatch.setattr(Loop, "_clip", lambda self: clip(self) * (math.nan if self.state.step == 2 else 1))
+    with pytest.raises(Diverged, match="step 3"):
+        run(tiny_run, "method=lora")
+    (file,) = Path(compose_run(tiny_run).outputs).rglob("record.json")
+    record = json.loads(file.read_text())
+    assert record["status"] == "diverged"
+    assert record["error"]["step"] == 3
+    assert "Diverged" in (file.parent / "run.log").read_text()
+
+
+def test_adalora_that_cannot_reach_its_budget_fails_with_a_record(tiny_run, monkeypatch):
+    from peftbench.methods.adalora import AdaLoRAAttachment
+
+    monkeypatch.setattr(AdaLoRAAttachment, "after_step", lambda self, clock: None)
+    with pytest.raises(RunError, match="budget never reached"):
+        run(tiny_run, "method=adalora", *FAST["adalora"])
+    (file,) = Path(compose_run(tiny_run).outputs).rglob("record.json")
+    assert json.loads(file.read_text())["status"] == "failed"
+
+
+def test_a_second_process_does_not_enter_a_run_in_progress(tiny_run):
+    from peftbench.record import RunFolder
+
+    _, path = run(tiny_run, "method=lora")
+    (path / "record.json").unlink()
+    with RunFolder(path).claimed(), pytest.raises(RunError, match="another process"):
+        run(tiny_run, "method=lora")
+
+
+def test_best_is_the_best_and_last_is_the_last(tiny_run):
+    words = ["method=full", "optimizer.lr=1e-3", "trainer.epochs=4"]
+    for selection in ("best", "last"):
+        record, path = run(tiny_run, *words, f"trainer.selection={selection}")
+        lines = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+        scores = {line["step"]: line["accuracy"] for line in lines if line["kind"] == "evaluation"}
+        step = max(scores, key=scores.get) if selection == "best" else max(scores)
+        assert record["selection"]["step"] == step
+        assert record["objective"] == scores[step]
+
+
+def test_patience_stops_early(tiny_run):
+    record, _ = run(
+        tiny_run, "method=lora", "optimizer.lr=1e-9", "trainer.epochs=20", "trainer.patience=2", "trainer.eval_every=3"
+    )
+    assert len(record["timing"]["epoch_s"]) < 20
+    assert record["selection"]["step"] == 3
+
+
+def test_a_frozen_head_is_not_trained_and_not_counted_as_trained(tiny_run):
+    record, path = run(tiny_run, "method=lora", "trainer.head=freeze")
+    assert record["parameters"]["head"] == 0
+    other, _ = run(tiny_run, "method=lora", "trainer.head=freeze", "optimizer.lr=1e-2")
+    assert record["run_id"] != other["run_id"]
+    assert "base_model.model.classifier.weight" in tensors(path)
+
+
+def test_bf16_trains_with_fp32_adapters(tiny_run):
+    record, path = run(tiny_run, "method=sora", "trainer.precision=bf16")
+    assert all(t.dtype == torch.float32 for t in tensors(path).values())
+    assert record["status"] == "completed"
+
+
+@pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"])
+def test_every_glue_task_runs_on_sample_data_and_predicts_for_submission(task, tiny_run):
+    words = ["method=lora", f"task={task}", "task.max_length=32", "trainer.max_steps=2", "trainer.predictions=true"]
+    record, path = run(tiny_run, *words)
+    files = {p.name for p in (path / "predictions").iterdir()}
+    names = {
+        "cola": "CoLA",
+        "sst2": "SST-2",
+        "stsb": "STS-B",
+        "qqp": "QQP",
+        "qnli": "QNLI",
+        "rte": "RTE",
+        "wnli": "WNLI",
+    }
+    assert files == ({"MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"} if task == "mnli" else {f"{names[task]}.tsv"})
+    expected = {"validation_matched", "validation_mismatched"} if task == "mnli" else {"validation"}
+    assert set(record["metrics"]) == expected
+    assert all(np.isfinite(v) for m in record["metrics"].values() for v in m.values())
+
+
+def test_the_sora_protocol_reports_a_test_half_and_selects_on_the_other(tiny_run):
+    record, _ = run(tiny_run, "method=lora", "task.protocol=sora")
+    assert set(record["metrics"]) == {"validation", "test"}
+    assert record["selection"]["metric"] == "f1"
+    assert record["selection"]["split"] == "validation"
+    assert record["data"]["protocol"] == "sora"
+    rows = {k: v["rows"] for k, v in record["data"]["splits"].items()}
+    assert rows == {"train": 64, "validation": 200, "test": 200}
