@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from peftbench import __version__
 from peftbench.errors import ConfigurationError, PeftbenchError
 
-_HYDRA_FLAGS = (
-    "-m",
-    "--multirun",
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--hydra-help",
-    "--shell-completion",
-    "-sc",
-)
+_HYDRA_FLAGS = ("-m", "--multirun", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,20 +40,42 @@ def _complain(message: str) -> None:
 
 def _dispatch(words: list[str]) -> int:
     verbs: dict[str, Callable[[list[str]], int]] = {"list": _list, "doctor": _doctor, "inspect": _inspect}
-    if words and words[0] in verbs:
-        return verbs[words[0]](words[1:])
     if any(word in ("-h", "--help") for word in words):
         from peftbench.guide import help_text
 
         print(help_text())
         return 0
+    if words and words[0] in verbs:
+        return verbs[words[0]](words[1:])
     if "--version" in words:
         print(f"peftbench {__version__}")
         return 0
     if any(word.partition("=")[0] in _HYDRA_FLAGS for word in words):
-        return _hydra(words)
+        overrides = _HydraWords(allow_abbrev=False).parse_intermixed_args(words).overrides
+        _refuse_unknown(overrides, {*verbs})
+        # Hydra wants all overrides in one place.
+        return _hydra([*overrides, *(word for word in words if word not in overrides)])
     _refuse_unknown(words, {*verbs})
     return _run(words)
+
+
+class _HydraWords(argparse.ArgumentParser):
+    """Hydra's options, read before Hydra reads them: its parser tells a mistake in ten lines."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        for flags in (("-m", "--multirun"), ("-sc", "--shell-completion"), ("--hydra-help",), ("--resolve",)):
+            self.add_argument(*flags, action="store_true")
+        for flags in (("-p", "--package"), ("-cd", "--config-dir")):
+            self.add_argument(*flags)
+        self.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+        about = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+        self.add_argument("-i", "--info", nargs="?", choices=about)
+        self.add_argument("overrides", nargs="*")
+
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage."""
+        raise ConfigurationError(f"{message} (see peftbench --help)")
 
 
 def _refuse_unknown(words: list[str], verbs: set[str]) -> None:
@@ -110,31 +124,25 @@ def _carry_out(config) -> float:
 def _hydra(words: list[str]) -> int:
     """Hydra's own entry: sweeps, `--cfg`, `--info`. A failed run does not stop the sweep; its status is kept."""
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    from peftbench.compose import conf_folder, from_hydra, one_line
+    from peftbench.compose import at_home, conf_folder, from_hydra, hydra_errors
 
     statuses = [0]
 
     def job(node) -> float:
         from hydra.core.hydra_config import HydraConfig
 
-        with_hydra = OmegaConf.merge(node, {"hydra": HydraConfig.get()})
         try:
-            return _carry_out(from_hydra(with_hydra))
+            return _carry_out(from_hydra(node, HydraConfig.get()))
         except PeftbenchError as error:
             _complain(str(error))
             statuses.append(error.exit_status)
             return float("nan")
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Exceptions reach us, to be told in one line.
-    sys.argv = ["peftbench", *words]
-    try:
+    sys.argv = ["peftbench", *at_home(words)]
+    with hydra_errors():
         hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigurationError(one_line(error)) from error
     return max(statuses)
 
 
@@ -157,6 +165,7 @@ def _inspect(overrides: list[str]) -> int:
     from peftbench.compose import compose_run
     from peftbench.hub import settle_offline
 
+    _refuse_unknown(overrides, set())
     config = compose_run(overrides)
     settle_offline()
     from peftbench.inspection import show

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,67 +27,117 @@ def compose_run(overrides: Sequence[str]) -> RunConfig:
         ConfigurationError: an override that Hydra refuses or a value that the typed configuration refuses.
     """
     from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with hydra_errors(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        node = compose("config", overrides=at_home(overrides), return_hydra_config=True)
+        own = OmegaConf.masked_copy(node, [str(k) for k in node if k != "hydra"])
+        return from_hydra(own, node.hydra)
+
+
+@contextlib.contextmanager
+def hydra_errors() -> Iterator[None]:
+    """Tell Hydra's and OmegaConf's exceptions in one line.
+
+    Raises:
+        ConfigurationError: in their place.
+    """
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            node = compose("config", overrides=list(overrides), return_hydra_config=True)
-            return from_hydra(node)
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigurationError(one_line(error)) from error
+    except ValueError as error:
+        # Hydra's word on `method=null`, `method=3`, `=3`: it names no key.
+        if "Config group override" not in str(error):
+            raise
+        raise ConfigurationError(
+            f"a group takes a name, e.g. method=lora or preset=none ({' '.join(str(error).split())})"
+        ) from error
 
 
-def from_hydra(node: Any) -> RunConfig:
-    """The typed configuration of a composed Hydra node (with its `hydra` part).
+def from_hydra(node: Any, hydra: Any) -> RunConfig:
+    """The typed configuration of a composed node.
+
+    Args:
+        node: the composed configuration, without Hydra's own.
+        hydra: Hydra's own: choices and overrides.
 
     Raises:
         ConfigurationError: see `peftbench.config.typed`.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    choices = dict(node.hydra.runtime.choices)
-    overrides = list(node.hydra.overrides.task)
-    own = OmegaConf.masked_copy(node, [k for k in node if k != "hydra"])
-    try:
-        raw = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(one_line(error)) from error
+    choices = dict(hydra.runtime.choices)
+    with hydra_errors():
+        raw = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
-    _last_word_on_threshold(raw, overrides)
-    choices["preset"] = _existing_preset(choices.get("preset"))
+    _last_word_on_threshold(raw, list(hydra.overrides.task))
+    choices["preset"] = _existing_preset(choices)
     return typed(raw, choices)  # type: ignore[arg-type]
+
+
+def at_home(overrides: Sequence[str]) -> list[str]:
+    """`key=~/folder` with the home folder written out; Hydra's grammar has no `~` there."""
+    return [re.sub(r"^([^=]+=)~(?=/|$)", lambda m: m[1] + str(Path.home()), word) for word in overrides]
 
 
 def _last_word_on_threshold(raw: dict, overrides: Sequence[str]) -> None:
     """`sparsity.lambda` on the command line displaces a preset's `xi`, and the reverse: they are one choice."""
+    sparsity = raw.get("sparsity")
+    if not isinstance(sparsity, dict):
+        return
     given = {o.lstrip("+").partition("=")[0] for o in overrides}
     for mine, other in (("lambda", "xi"), ("xi", "lambda")):
-        if f"sparsity.{mine}" in given and f"sparsity.{other}" not in given and isinstance(raw.get("sparsity"), dict):
-            raw["sparsity"][other] = None
+        # `lambda=null` takes nothing's place.
+        if f"sparsity.{mine}" in given and f"sparsity.{other}" not in given and sparsity.get(mine) is not None:
+            sparsity[other] = None
 
 
-def _existing_preset(name: str | None) -> str | None:
-    exists = name is not None and (conf_folder() / "preset" / f"{name}.yaml").is_file()
-    return name if exists else None
+def _existing_preset(choices: Mapping[str, Any]) -> str | None:
+    """The preset's name, or None where the combination has none; one asked for by name has to be there."""
+    name, root = choices.get("preset"), conf_folder() / "preset"
+    if name is None or (root / f"{name}.yaml").is_file():
+        return name
+    if name == "/".join(str(choices.get(group)) for group in ("method", "task", "model")):
+        return None
+    known = sorted(file.relative_to(root).with_suffix("").as_posix() for file in root.rglob("*.yaml"))
+    raise ConfigurationError(f"preset={name}: no such preset{did_you_mean(str(name), known)} (see conf/preset)")
 
 
 def one_line(error: Exception) -> str:
     """Hydra's or OmegaConf's complaint as one line that names the nearest valid word."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
 
+    if isinstance(error, OverrideParseException):
+        advice = """special characters want quotes of their own, 'key="value"'"""
+        return f"{error.override}: not readable as key=value; {advice}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        known = list(error.options or [])
+        known = list(error.options or []) or sorted(f.stem for f in (conf_folder() / group).glob("*.yaml"))
         if group:
-            return f"{group}={name}: no such {group}{did_you_mean(name, known)} (choose from: {', '.join(known)})"
+            choose = f"choose from: {', '.join(known)}" if known else "there is none yet"
+            return f"{group}={name}: no such {group}{did_you_mean(name, known)} ({choose})"
     text = " ".join(str(error).split())
+    if "'${method}/${task}/${model}'" in text:
+        return "method, task and model: each takes exactly one name, e.g. method=sora task=mrpc model=minilm"
     key = _quoted(text) if text.startswith(("Could not override", "Key ")) else None
     if key:
-        # `+key=value` is Hydra's own advice for an unknown key; the strict configuration would refuse that too.
-        return f"{key}: unknown key or group{did_you_mean(key, known_keys())} (see peftbench --help)"
+        return _unknown(key)
     return text
+
+
+def _unknown(key: str) -> str:
+    """Hydra advises `+key=value` for an unknown key; the strict configuration would refuse that too."""
+    homes, group = known_keys(), key.partition(".")[0]
+    if homes.get(key):
+        owners = " or ".join(f"{group}={name}" for name in homes[key])
+        return f"{key}: not a key of the chosen {group}; {owners} has it"
+    if key in homes:
+        return f"{key}: not a value that it takes (see peftbench --help)"
+    return f"{key}: unknown key or group{did_you_mean(key, homes)} (see peftbench --help)"
 
 
 def _quoted(text: str) -> str | None:
@@ -93,17 +145,18 @@ def _quoted(text: str) -> str | None:
     return parts[1] if len(parts) > 2 else None
 
 
-def known_keys() -> list[str]:
-    """Every key and group that can stand on the left of an override."""
+def known_keys() -> dict[str, list[str]]:
+    """Every key and group that can stand on the left of an override, with the group's choices that have the key."""
     from omegaconf import OmegaConf
 
-    keys = [group.name for group in sorted(conf_folder().iterdir()) if group.is_dir()]
-    keys += ["seed", "outputs", "experiment_name"]
-    for group in list(keys):
+    groups = [group.name for group in sorted(conf_folder().iterdir()) if group.is_dir()]
+    keys: dict[str, list[str]] = {name: [] for name in (*groups, "seed", "outputs", "experiment_name")}
+    for group in groups:
         for file in sorted((conf_folder() / group).glob("*.yaml")):
             if group not in ("preset", "experiment"):
-                keys += _flat(OmegaConf.to_container(OmegaConf.load(file)), group)  # type: ignore[arg-type]
-    return list(dict.fromkeys(keys))
+                for key in _flat(OmegaConf.to_container(OmegaConf.load(file)), group):  # type: ignore[arg-type]
+                    keys.setdefault(key, []).append(file.stem)
+    return keys
 
 
 def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[str]:

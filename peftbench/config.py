@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +135,7 @@ class TrainerConfig:
     log_every: int = bounded(10, at_least=1)
     progress: bool = True
     predictions: bool = False
+    merge: bool = False
 
     def __post_init__(self):
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
@@ -240,6 +242,7 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
     for section, cls in _section_classes(raw).items():
         parts[section] = build(cls, raw[section], section, _file(section, choices))
     _task_exists(parts["task"])
+    _folder_name("model.name", parts["model"].name)
     method_name, method = _method(raw["method"], _file("method", choices))
     preset = choices.get("preset")
     config = RunConfig(
@@ -251,7 +254,7 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
         experiment_name=raw["experiment_name"],
         preset=None if preset == "none" else preset,
     )
-    method.check(config.trainer.head)
+    method.check(config.trainer.head, config.trainer.merge)
     return config
 
 
@@ -275,7 +278,7 @@ def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
 
 def _pick(table: Mapping[str, type], values: Mapping[str, Any], key: str, default: str) -> type:
     name = values.get(key.partition(".")[2], default)
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise ConfigurationError(f"{key}: {name!r} is not one of {', '.join(table)}{did_you_mean(str(name), table)}")
     return table[name]
 
@@ -286,10 +289,13 @@ def _scalars(raw: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"seed: {seed!r} is not a whole number from 0 to 2^32 - 1 (conf/config.yaml)")
     if not isinstance(raw.get("outputs"), str) or not raw["outputs"]:
         raise ConfigurationError(f"outputs: {raw.get('outputs')!r} is not a folder's path (conf/config.yaml)")
-    if not isinstance(name, str) or not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise ConfigurationError(f"experiment_name: {name!r} must be letters, digits, '-', '_' and '.'")
-    if name.startswith("."):
-        raise ConfigurationError(f"experiment_name: {name!r} must not start with a dot")
+    _folder_name("experiment_name", name)
+
+
+def _folder_name(key: str, name: Any) -> None:
+    """Results lie in folders of these names: one step down, and not hidden."""
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConfigurationError(f"{key}: {name!r} is not a name of letters, digits, '-', '_' and '.', a letter first")
 
 
 def _task_exists(task: TaskConfig) -> None:

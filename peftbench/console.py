@@ -11,7 +11,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -36,10 +35,22 @@ class RunReporter:
     """The loop's reporter: a progress bar on a terminal, a line per evaluation elsewhere, always the history file.
 
     Args:
-        folder: where `history.jsonl` lies. settings: the trainer's. plans: the stages. record: as far as it is known.
+        folder: where `history.jsonl` lies.
+        settings: the trainer's.
+        plans: the stages.
+        metric: the one that selects, and is shown.
+        record: as far as it is known.
     """
 
-    def __init__(self, folder: RunFolder, settings: TrainerConfig, plans: Sequence[Plan], record: Mapping[str, Any]):
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: TrainerConfig,
+        plans: Sequence[Plan],
+        metric: str,
+        record: Mapping[str, Any],
+    ):
+        self._metric = metric
         self._folder = folder
         self._console = screen()
         self._plans = plans
@@ -48,10 +59,14 @@ class RunReporter:
         self._bar: Progress | None = None
         if settings.progress and self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[facts]}"),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                TextColumn("{task.fields[facts]}"),
                 console=self._console,
-            )  # fmt: skip
+            )
         self._settings = settings
         self._opening(record)
 
@@ -96,7 +111,7 @@ class RunReporter:
 
     def evaluation(self, progress: LoopState, metrics: Mapping[str, float], status: Mapping[str, Any]) -> None:
         """An evaluation on the selection split."""
-        self._last |= {**metrics, **status}
+        self._last |= {self._metric: metrics[self._metric], **status}
         self._write("evaluation", progress, **metrics, **status)
         self._show()
         if not self._bar and self._settings.progress:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from peftbench.sparsity import Strength
 
@@ -59,7 +59,7 @@ class ParameterGroup:
     """
 
     name: str
-    parameters: Sequence[nn.Parameter]
+    parameters: Sequence[Tensor]
     lr: float | None = None
     decays: bool = True
     rule: Literal["main", "gate_adam"] = "main"

@@ -183,13 +183,13 @@ class _Tokenised:
             **data.evaluations,
             **data.hidden,
         }
-        self._tokenizer, self._max_length = tokenizer, max_length
+        self.tokenizer, self._max_length = tokenizer, max_length
         self._rows: dict[str, TokenRows] = {}
 
     def __getitem__(self, name: str) -> TokenRows:
         if name not in self._rows:
             split = self._splits[name]
-            self._rows[name] = tokenise(split.texts, split.labels, self._tokenizer, self._max_length)
+            self._rows[name] = tokenise(split.texts, split.labels, self.tokenizer, self._max_length)
         return self._rows[name]
 
 
@@ -225,7 +225,7 @@ class Run:
         reset_peak_memory()
         started = utc_now()
         try:
-            with RunReporter(self.folder, self.config.trainer, self.plans, self.record) as reporter:
+            with RunReporter(self.folder, self.config.trainer, self.plans, self.selection[1], self.record) as reporter:
                 selected = self._train(reporter, began)
                 self._conclude(selected)
             self.record["status"] = "completed"
@@ -330,10 +330,7 @@ class Run:
         return LoopState(**saved["loop"], best=Selected(**best) if best else None), saved["stage"]
 
     def _logits(self, split: str) -> np.ndarray:
-        return logits_of(
-            self.model, self.rows[split], self.config.trainer.eval_batch_size, self.accelerator.device,
-            self.accelerator.autocast,
-        )  # fmt: skip
+        return logits_of(self.model, self.rows[split], self.config.trainer.eval_batch_size, self.accelerator)
 
     def _scores(self, split: str, logits: np.ndarray) -> dict[str, float]:
         predictions, labels = predictions_of(logits), self.rows[split].labels
@@ -378,6 +375,7 @@ class Run:
         metrics = self._evaluate_all()
         self.attachment.export(self.folder.adapter)
         self._write_predictions()
+        self._write_merged()
         self.record |= {
             "metrics": metrics,
             "metric_versions": describe(self.spec.metrics),
@@ -392,6 +390,13 @@ class Run:
             "checks": {"finalize_max_logit_difference": difference},
             "flags": sorted(set(self.flags)),
         }  # fmt: skip
+
+    def _write_merged(self) -> None:
+        """The plain transformers model, last of all: nothing is left of the method's modules afterwards."""
+        if self.config.trainer.merge:
+            self.attachment.merge()
+            self.model.save_pretrained(self.folder.path / "merged")  # type: ignore[operator]
+            self.rows.tokenizer.save_pretrained(self.folder.path / "merged")
 
     def _write_predictions(self) -> None:
         if self.config.trainer.predictions:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from peftbench.backbones.anatomy import sites
-from peftbench.backbones.loading import quiet_transformers, random_model
+from peftbench.backbones.loading import locate, quiet_transformers, random_model
 from peftbench.config import RunConfig
 from peftbench.console import data_line, paper
 from peftbench.doors import Counts
@@ -58,12 +59,24 @@ def _training_rows(config: RunConfig) -> tuple[int, str]:
 
 
 def _attached(config: RunConfig, total_steps: int) -> tuple[torch.nn.Module, Counts]:
-    """The architecture on the meta device, where shapes cost nothing, with the method attached."""
+    """The backbone on the meta device, where shapes cost nothing, with the method attached."""
     quiet_transformers()
-    with torch.device("meta"):
-        model = random_model(config.model, task_spec(config.task.name).num_outputs)
+    model = _bare(config, task_spec(config.task.name).num_outputs)
     attachment, groups = attach(config, model, config.model.repo, total_steps)
     return model, counts(attachment, groups)
+
+
+def _bare(config: RunConfig, outputs: int) -> torch.nn.Module:
+    """The backbone that a run would load, without weights: the folder's own shape where `model.path` gives one."""
+    with torch.device("meta"):
+        if config.model.path is None or config.model.weights == "random":
+            return random_model(config.model, outputs)
+        folder = locate(config.model).folder
+        try:
+            shape = AutoConfig.from_pretrained(str(folder), num_labels=outputs)
+            return AutoModelForSequenceClassification.from_config(shape)
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"model.path: cannot read {folder}: {str(error).splitlines()[0]}") from error
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> Table:
@@ -94,9 +107,7 @@ def _sites(config: RunConfig) -> Table | None:
     roles = getattr(config.method, "sites", None)
     if roles is None:
         return None
-    with torch.device("meta"):
-        model = random_model(config.model, 2)
-    found = sites(model, roles)
+    found = sites(_bare(config, 2), roles)
     table = Table(title=f"sites ({len(found)})", title_justify="left")
     for name in ("role", "in", "out", "layers"):
         table.add_column(name, justify="left" if name == "role" else "right")

@@ -47,22 +47,28 @@ def levels(spacing: Spacing, start: float, end: float, count: int) -> tuple[floa
     evenly spaced logarithms, that is geometrically.
 
     Raises:
-        ValueError: `count` is below 2, or `exp_linear` is asked to start at 0 (log 0).
+        ValueError: `count` is below 2, `start` above `end`, or `exp_linear` is asked to start at 0 (log 0).
     """
     if count < 2:
         raise ValueError(f"count: {count} levels do not span a schedule, at least 2")
+    if start > end:
+        raise ValueError(f"start: {start:g} is above the last level, {end:g}; a schedule rises")
     if spacing == "linear":
-        return _evenly(start, end, count)
-    if spacing == "log_linear":
-        return tuple(math.log(v) for v in _evenly(math.exp(start), math.exp(end), count))
-    if start <= 0 or end <= 0:
+        inner = _between(start, end, count)
+    elif spacing == "log_linear":
+        # Taken out of the exponentials, the larger end cannot overflow them.
+        inner = [end + math.log(v) for v in _between(math.exp(start - end), 1.0, count)]
+    elif start <= 0:
         raise ValueError("start: exp_linear spaces logarithms, so it must start above 0")
-    return tuple(math.exp(v) for v in _evenly(math.log(start), math.log(end), count))
+    else:
+        inner = [math.exp(v) for v in _between(math.log(start), math.log(end), count)]
+    return (start, *inner, end)
 
 
-def _evenly(start: float, end: float, count: int) -> tuple[float, ...]:
+def _between(start: float, end: float, count: int) -> list[float]:
+    """The inner ones of `count` evenly spaced values."""
     step = (end - start) / (count - 1)
-    return (*(start + i * step for i in range(count - 1)), end)
+    return [start + i * step for i in range(1, count - 1)]
 
 
 @dataclass(frozen=True)
@@ -151,8 +157,11 @@ class Stages(Constant):
             raise ValueError("values must be a rising list of thresholds")
         if self.values is not None and self.values[0] < 0:
             raise ValueError("values: a threshold cannot be negative")
-        if not self.sparse_levels():
+        rising = self.sparse_levels()
+        if not rising:
             raise ValueError("no threshold above 0: nothing would follow the dense stage")
+        if len(set(rising)) < len(rising):
+            raise ValueError(f"start: {self.start:g} is the last threshold too; every stage needs a larger one")
 
     def sparse_levels(self) -> Sequence[float]:
         """The thresholds after the dense stage, rising."""

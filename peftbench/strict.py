@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -59,10 +60,10 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, source: str) -> T
         if key in values:
             name = f"{where}.{key}"
             built[field.name] = _checked(_convert(values[key], hints[field.name], name, source), field, name, source)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigurationError(f"{where}.{key}: not given, and it has no default ({source})")
     try:
         return cls(**built)
-    except TypeError as error:
-        raise ConfigurationError(f"{where}: {str(error).removeprefix('__init__() ')} ({source})") from error
     except ValueError as error:
         raise ConfigurationError(f"{where}: {error} ({source})") from error
 
@@ -111,7 +112,7 @@ def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
             raise _wrong(value, hint, name, source)
         return dict(value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if value != value or value in (float("inf"), float("-inf")):
+        if not abs(value) <= sys.float_info.max:
             raise ConfigurationError(f"{name}: {value} is not a finite number ({source})")
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:

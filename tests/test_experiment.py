@@ -301,3 +301,22 @@ def test_the_sora_protocol_reports_a_test_half_and_selects_on_the_other(tiny_run
     assert record["data"]["protocol"] == "sora"
     rows = {k: v["rows"] for k, v in record["data"]["splits"].items()}
     assert rows == {"train": 64, "validation": 200, "test": 200}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_merged_backbone_is_a_plain_model_that_scores_the_same(name, tiny_run):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from peftbench.tasks.sample import sample_split
+
+    record, path = run(tiny_run, f"method={name}", "trainer.merge=true", *FAST.get(name, []))
+    model = AutoModelForSequenceClassification.from_pretrained(path / "merged").eval()
+    tokenizer = AutoTokenizer.from_pretrained(path / "merged")
+    rows = sample_split("mrpc", "validation")
+    inputs = tokenizer(
+        rows["sentence1"], rows["sentence2"], truncation=True, max_length=32, padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        predicted = model(**inputs).logits.argmax(1)
+    accuracy = (predicted == torch.tensor(rows["label"])).float().mean().item()
+    assert accuracy == pytest.approx(record["metrics"]["validation"]["accuracy"])

@@ -18,7 +18,7 @@ def soft_threshold_(gates: Sequence[Tensor], xi: float) -> None:
     """
     if xi:
         # softshrink is this operator, for a tensor at a time; it maps |x| = ξ to 0.
-        torch._foreach_copy_(gates, [torch.nn.functional.softshrink(g, xi) for g in gates])
+        torch._foreach_copy_(list(gates), [torch.nn.functional.softshrink(g, xi) for g in gates])
 
 
 @torch.no_grad()

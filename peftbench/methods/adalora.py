@@ -106,7 +106,7 @@ class AdaLoRAAttachment(LowRankAttachment):
         self.mask: Tensor | None = None
         self.selectable = False
 
-    def _triplet_parameters(self) -> list[nn.Parameter]:
+    def _triplet_parameters(self) -> list[Tensor]:
         """All Λ, then all Q (lora_A), then all P (lora_B)."""
         layers = list(self.layers.values())
         return [*self.gates, *(x.lora_A for x in layers), *(x.lora_B for x in layers)]

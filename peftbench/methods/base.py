@@ -37,12 +37,18 @@ class Method:
     default_lr: ClassVar[float] = 1e-3
     capabilities: ClassVar[Capabilities] = Capabilities()
 
-    def check(self, head: str) -> None:
-        """Refuse a configuration in which nothing would train.
+    def check(self, head: str, merge: bool) -> None:
+        """Refuse what the method cannot do, before anything is loaded.
+
+        Args:
+            head: the trainer's head policy, `train` or `freeze`.
+            merge: whether a merged backbone is asked for.
 
         Raises:
-            ConfigurationError: the method trains only the head, and the head is frozen.
+            ConfigurationError: nothing would train, or there is nothing to merge.
         """
+        if merge and not self.capabilities.mergeable:
+            raise ConfigurationError("trainer.merge=true: this method cannot be folded into the backbone")
         if head == "freeze" and not self.capabilities.trains_without_head:
             raise ConfigurationError("trainer.head=freeze: this method trains only the head, so nothing would train")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.methods.adapter_files import head_tensors, write_files
-from peftbench.methods.base import Method
+from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.registry import register
 
 
@@ -24,6 +24,7 @@ class Full(Method):
     """
 
     default_lr: ClassVar[float] = 5e-5
+    capabilities: ClassVar[Capabilities] = Capabilities(mergeable=True)
 
     def attach(self, model: nn.Module, context: Context) -> FullAttachment:
         """Unfreeze the backbone."""

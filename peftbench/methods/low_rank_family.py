@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from peftbench.backbones.anatomy import Site, sites
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
@@ -56,7 +56,7 @@ class LowRankAttachment(Attachment):
         return [ParameterGroup("low_rank", [p for x in self.layers.values() for p in (x.lora_A, x.lora_B)])]
 
     @property
-    def gates(self) -> list[nn.Parameter]:
+    def gates(self) -> list[Tensor]:
         """The gates of all sites, in order."""
         return [layer.gate for layer in self.layers.values() if layer.gate is not None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from peftbench import methods
 from peftbench.errors import ConfigurationError
@@ -26,7 +26,7 @@ def register(name: str) -> Callable[[_M], _M]:
     return decorate
 
 
-def method_class(name: str) -> type[Method]:
+def method_class(name: Any) -> type[Method]:
     """The class registered as `name`.
 
     Raises:
@@ -35,7 +35,7 @@ def method_class(name: str) -> type[Method]:
     modules = {module.name for module in pkgutil.iter_modules(methods.__path__)}
     if isinstance(name, str) and name in modules:
         importlib.import_module(f"{methods.__name__}.{name}")
-    if name not in _CLASSES:
+    if not isinstance(name, str) or name not in _CLASSES:
         for module in modules:
             importlib.import_module(f"{methods.__name__}.{module}")
         known = sorted(_CLASSES)

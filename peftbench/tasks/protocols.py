@@ -38,7 +38,6 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     developed = {name: _required(source, spec, name) for name in spec.dev_splits}
     hidden = {name: _required(source, spec, name, hidden=True) for name in spec.test_splits if submission}
     official = _row_differences(spec, {"train": train, **developed})
-    memorization = train.take(memorization_rows(len(train)), "memorization")
     if task.protocol == "sora":
         train, evaluations = _sora_splits(spec, train, developed)
     else:
@@ -47,7 +46,7 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
         rows = np.random.default_rng(_SUBSET_SEED).permutation(len(train))[: data.max_train_rows]
         train = train.take(np.sort(rows), "train")
         official.append(f"train limited to {len(train)} rows")
-        memorization = train.take(memorization_rows(len(train)), "memorization")
+    memorization = train.take(memorization_rows(len(train)), "memorization")
     evaluations = _selecting_first(evaluations, task)
     extra, notes = _extra(source, spec)
     provenance = _provenance(source, task, official, notes, {"train": train, **evaluations, **hidden, **extra})

@@ -19,6 +19,7 @@ from peftbench.tasks.sample_world import City, Thing, Time, World
 
 _ENTAILMENT, _NEUTRAL, _CONTRADICTION = 0, 1, 2
 _VARIETIES = (0.1, 0.3, 0.5)
+_FREQUENT = 5
 _OPTIONAL = ("city", "time", "manner", "reason")
 
 
@@ -44,7 +45,7 @@ def _vaguer(event: Event, fact: str) -> Event:
 def _weaken(draw: Draw, event: Event, keep: str = "") -> Event:
     """Make at most one fact vaguer and drop at most one, never the one to keep."""
     vague = [fact for fact in _stated(event, ("thing", "time", "city")) if fact != keep]
-    if vague and draw.chance(0.4):
+    if vague and draw.chance(0.25):
         event = _vaguer(event, draw.pick(vague))
     loose = [fact for fact in _stated(event, _OPTIONAL) if fact != keep]
     if len(loose) > 1 and draw.chance(0.5):
@@ -106,12 +107,11 @@ def ax(draw: Draw, split: str) -> dict:
 
 
 def _unreported(draw: Draw, told: Event, bystander: Person) -> Event:
-    """Return an event that the text does not report, though nearly all of its words are in it."""
-    fact = draw.pick(["roles", "agent", "negated", "negated", *_stated(told, ("number", "city", "time", "thing"))])
-    if fact == "agent":
-        return replace(told, agent=bystander)
-    changed = change_fact(draw, NEWS, told, fact)
-    return changed if changed.negated or fact == "negated" else _weaken(draw, changed, keep=fact)
+    """Return an event that differs from the told one in one to three facts, mixing up people at times."""
+    facts = ["roles", "agent", *_FREQUENT * ["negated"], *2 * _stated(told, ("number", "city", "time", "thing"))]
+    for fact in dict.fromkeys(draw.distinct(facts, 1 + draw.below(3))):
+        told = replace(told, agent=bystander) if fact == "agent" else change_fact(draw, NEWS, told, fact)
+    return told
 
 
 def rte(draw: Draw, split: str) -> dict:
@@ -119,12 +119,14 @@ def rte(draw: Draw, split: str) -> dict:
     first, shared, last = draw_people(draw, NEWS, 3)
     facts = ("city", "time")
     one = draw_event(draw, NEWS, [first, shared], (draw.pick(facts),))
-    two = draw_event(draw, NEWS, [shared, last], (draw.pick(facts),))
+    two = one
     while two.action == one.action:
         two = draw_event(draw, NEWS, [shared, last], (draw.pick(facts),))
+    if draw.chance(0.2):
+        one = replace(one, negated=True)
     told, bystander = draw.pick(((one, last), (two, first)))
     entailed = draw.chance(0.5)
-    claim = _weaken(draw, told) if entailed else _unreported(draw, told, bystander)
+    claim = _entailed(draw, NEWS, told) if entailed else _unreported(draw, told, bystander)
     return {
         "sentence1": f"{_tell(draw, NEWS, one)} {_tell(draw, NEWS, two)}",
         "sentence2": _tell(draw, NEWS, claim),

@@ -73,7 +73,7 @@ def _folder_reader(suite: Path) -> Callable[[str, str], Columns]:
             table.validate(full=True)
             return {name: table.column(name).to_pylist() for name in table.column_names}
         except (UnicodeDecodeError, pyarrow.ArrowInvalid) as error:
-            if "utf" in str(error).lower():
+            if "utf" in str(error).replace(str(file), "").lower():
                 raise ConfigurationError(f"{file}: text is not UTF-8; write the file again as UTF-8") from error
             raise ConfigurationError(f"{file}: not a readable Parquet file; copy or download it again") from error
         except (OSError, pyarrow.ArrowException) as error:
@@ -126,8 +126,8 @@ def load_split(source: Source, spec: TaskSpec, split: str) -> Split:
 
 def _labels(spec: TaskSpec, values: Sequence[Any], where: str) -> np.ndarray | None:
     """Labels as an array, or None where every one is the benchmark's -1."""
-    if any(isinstance(v, (str, bool)) or v is None for v in values):
-        bad = next(i for i, v in enumerate(values) if isinstance(v, (str, bool)) or v is None)
+    bad = next((i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, (int, float))), None)
+    if bad is not None:
         raise ConfigurationError(f"{where}: label of row {bad} is {values[bad]!r}, not a number")
     labels = np.asarray(values, dtype=np.float32 if spec.is_regression else np.float64)
     if bool((labels == -1).all()):

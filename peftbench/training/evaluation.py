@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from peftbench.training.batching import TokenRows, collate, evaluation_plan
@@ -17,8 +15,7 @@ def logits_of(
     model: nn.Module,
     rows: TokenRows,
     batch_size: int,
-    device: torch.device,
-    autocast: Callable[[], AbstractContextManager],
+    accelerator: Accelerator,
 ) -> np.ndarray:
     """Logits of every row in the split's own order, shape (N, classes), float32. Leaves the model's mode as it was."""
     was_training = model.training
@@ -26,9 +23,9 @@ def logits_of(
     plan = evaluation_plan(rows.lengths, batch_size)
     pieces = []
     for which in plan:
-        batch = collate(rows, which, device)
+        batch = collate(rows, which, accelerator.device)
         batch.pop("labels", None)
-        with autocast():
+        with accelerator.autocast():
             pieces.append(model(**batch).logits.float())
     model.train(was_training)
     ordered = torch.cat(pieces).cpu().numpy()

@@ -1,0 +1,40 @@
+# Everything sets up its own .venv. `make demo TORCH_INDEX=<index url>` chooses torch's build (CPU, CUDA).
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= 2.13.0
+TORCH_INDEX ?=
+BIN := .venv/bin
+
+.PHONY: help demo test test-slow check format clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "peftbench needs Python 3.11 or newer; set PYTHON=<path>"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade "pip>=24"
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	@touch $@
+
+demo: .venv/ready ## SoRA on sample MRPC with a real pretrained MiniLM, about two minutes
+	$(BIN)/peftbench method=sora task=mrpc data=sample experiment_name=demo
+
+test: .venv/ready ## the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: .venv/ready ## the tests that train for minutes
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/ready ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/ready ## put the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## forget the environment and caches
+	rm -rf .venv build dist .pytest_cache .ruff_cache
