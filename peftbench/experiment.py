@@ -15,23 +15,30 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
-from peftbench.backbones.anatomy import head_modules
+from peftbench.assembly import (
+    DROPOUT,
+    HEAD,
+    TokenisedSplits,
+    attach,
+    counts,
+    make_accelerator,
+    stream_seed,
+)
 from peftbench.backbones.loading import load_backbone, origin
 from peftbench.config import RunConfig, run_id
 from peftbench.console import RunReporter
-from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
+from peftbench.doors import Attachment, ParameterGroup
 from peftbench.environment import environment
-from peftbench.errors import ConfigurationError, RunError
+from peftbench.errors import RunError
 from peftbench.record import SCHEMA, RunFolder, utc_now
+from peftbench.scoring import Scorer, suspicions
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
-from peftbench.tasks.metrics import compute_metrics, describe
+from peftbench.tasks.metrics import describe
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import task_spec
 from peftbench.tasks.submission import write_submission
-from peftbench.training.batching import TokenRows, tokenise
 from peftbench.training.checkpoint import (
     delete_checkpoint,
     load_checkpoint,
@@ -39,21 +46,12 @@ from peftbench.training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
-from peftbench.training.evaluation import logits_of, predictions_of
 from peftbench.training.guard import Diverged
 from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
 from peftbench.training.meter import Meter, peak_memory, reset_peak_memory
-from peftbench.training.optimizers import Optimizers, check_groups
+from peftbench.training.optimizers import Optimizers
 
 log = logging.getLogger("peftbench")
-
-# Streams of the run's seed; each draw has its own, so that one method's draws never shift another's.
-_HEAD, _METHOD, _DROPOUT = 0, 1, 3
-
-
-def stream_seed(seed: int, stream: int) -> int:
-    """A seed for one purpose of a run, unrelated to those of other purposes and other runs."""
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
 
 
 def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
@@ -87,9 +85,9 @@ def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFold
     if config.trainer.threads is not None:
         torch.set_num_threads(config.trainer.threads)
     accelerator = make_accelerator(config)
-    backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, _HEAD))
+    backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD))
     model = backbone.model.to(accelerator.device)
-    tokenised = _Tokenised(spec, data, backbone.tokenizer, config.task.max_length, backbone.model)
+    tokenised = TokenisedSplits(data, backbone.tokenizer, config.task.max_length, backbone.model)
     plans = plan_stages(config, len(data.train))
     attachment, groups = attach(config, model, backbone.identity, plans[0].total_steps)
     meter = Meter(accelerator.device)
@@ -107,47 +105,6 @@ def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFold
         plans,
         meter,
     )
-
-
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """Device and precision of this run, whatever an earlier run of the same process had.
-
-    Raises:
-        ConfigurationError: the device is not there.
-    """
-    if config.trainer.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("trainer.device=cuda: torch sees no CUDA device; use trainer.device=cpu or auto")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = "bf16" if config.trainer.precision == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=mixed, cpu=config.trainer.device == "cpu")
-    if accelerator.num_processes > 1:
-        raise ConfigurationError("one process per run: start peftbench without a distributed launcher")
-    return accelerator
-
-
-def attach(
-    config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int
-) -> tuple[Attachment, list[ParameterGroup]]:
-    """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group."""
-    model.requires_grad_(False)
-    head = head_modules(model)
-    generator = torch.Generator().manual_seed(stream_seed(config.seed, _METHOD))
-    attachment = config.method.attach(model, Context(generator, total_steps, backbone_id, head))
-    groups = attachment.parameter_groups()
-    if config.trainer.head == "train":
-        parameters = [p for name in head for p in model.get_submodule(name).parameters()]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
-        groups += [ParameterGroup("head", matrices), ParameterGroup("head_no_decay", vectors, decays=False)]
-    check_groups(model, groups)
-    return attachment, groups
-
-
-def counts(attachment: Attachment, groups: list[ParameterGroup]) -> Counts:
-    """The method's counts with the trained head's beside them."""
-    head = sum(elements(list(g.parameters)) for g in groups if g.name.startswith("head"))
-    return dataclasses.replace(attachment.count(), head=head)
 
 
 @contextmanager
@@ -170,29 +127,6 @@ def _logged(folder: RunFolder) -> Iterator[None]:
         handler.close()
 
 
-class _Tokenised:
-    """Every split's token rows, each tokenised when first asked for."""
-
-    def __init__(self, spec: TaskSpec, data: TaskData, tokenizer: Any, max_length: int, model: Any):
-        limit = getattr(model.config, "max_position_embeddings", max_length)
-        if max_length > limit:
-            raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
-        self._splits = {
-            "train": data.train,
-            "memorization": data.memorization,
-            **data.evaluations,
-            **data.hidden,
-        }
-        self.tokenizer, self._max_length = tokenizer, max_length
-        self._rows: dict[str, TokenRows] = {}
-
-    def __getitem__(self, name: str) -> TokenRows:
-        if name not in self._rows:
-            split = self._splits[name]
-            self._rows[name] = tokenise(split.texts, split.labels, self.tokenizer, self._max_length)
-        return self._rows[name]
-
-
 @dataclass
 class Run:
     """A run with everything loaded; `carry_out` is the rest of the story."""
@@ -206,7 +140,7 @@ class Run:
     model: torch.nn.Module
     attachment: Attachment
     groups: list[ParameterGroup]
-    rows: _Tokenised
+    rows: TokenisedSplits
     plans: list[Plan]
     meter: Meter
 
@@ -217,7 +151,8 @@ class Run:
         )
         self.initial_ranks = self.attachment.ranks()
         self.stages: list[dict[str, Any]] = []
-        self.flags: list[str] = []
+        trainer = self.config.trainer
+        self.scorer = Scorer(self.model, self.rows, self.spec, self.accelerator, trainer.eval_batch_size)
         self.record: dict[str, Any] = self._opening()
 
     def carry_out(self, began: float) -> dict[str, Any]:
@@ -277,7 +212,7 @@ class Run:
         """Every stage in turn, going on from a checkpoint where there is one."""
         saved = load_checkpoint(self.folder.checkpoint, self.accelerator.device)
         optimizers = self._optimizers()
-        torch.manual_seed(stream_seed(self.config.seed, _DROPOUT))
+        torch.manual_seed(stream_seed(self.config.seed, DROPOUT))
         state, first = LoopState(), 0
         if saved is not None:
             state, first = self._resume(saved, optimizers)
@@ -289,10 +224,20 @@ class Run:
                 optimizers = self._optimizers()
             reporter.stage(plan, state)
             loop = Loop(
-                self.model, self.attachment, optimizers, self.rows["train"], self.config.trainer, self.accelerator,
-                self._evaluate_selection, self.selection[1], self.meter, reporter, self.config.seed,
-                self._saver(plan, optimizers), state,
-            )  # fmt: skip
+                model=self.model,
+                attachment=self.attachment,
+                optimizers=optimizers,
+                rows=self.rows["train"],
+                settings=self.config.trainer,
+                accelerator=self.accelerator,
+                evaluate=lambda: self.scorer.metrics(self.selection[0]),
+                metric=self.selection[1],
+                meter=self.meter,
+                reporter=reporter,
+                seed=self.config.seed,
+                save=self._saver(plan, optimizers),
+                state=state,
+            )
             selected = loop.run(plan)
             if len(self.plans) > 1:
                 self._end_stage(plan)
@@ -329,50 +274,28 @@ class Run:
         best = saved["loop"].pop("best")
         return LoopState(**saved["loop"], best=Selected(**best) if best else None), saved["stage"]
 
-    def _logits(self, split: str) -> np.ndarray:
-        return logits_of(self.model, self.rows[split], self.config.trainer.eval_batch_size, self.accelerator)
-
-    def _scores(self, split: str, logits: np.ndarray) -> dict[str, float]:
-        predictions, labels = predictions_of(logits), self.rows[split].labels
-        assert labels is not None
-        if (predictions == predictions[0]).all() and len(predictions) > 1:
-            self.flags.append(f"constant prediction on {split}")
-        return compute_metrics(self.spec.metrics_of(split), predictions, labels)
-
-    def _evaluate_selection(self) -> dict[str, float]:
-        flags = list(self.flags)
-        scores = self._scores(self.selection[0], self._logits(self.selection[0]))
-        self.flags = flags  # A constant prediction is worth a flag at the end, not on the way.
-        return scores
-
-    def _evaluate_all(self) -> dict[str, dict[str, float]]:
-        return {split: self._scores(split, self._logits(split)) for split in self.data.evaluations}
-
     def _end_stage(self, plan: Plan) -> None:
         """A stage's metrics, counts and adapter."""
-        metrics = self._evaluate_all()
-        metrics["memorization"] = self._scores("memorization", self._logits("memorization"))
+        metrics = self.scorer.all_metrics([*self.data.evaluations, "memorization"])
         adapter = Path("stages") / str(plan.index)
         self.attachment.export(self.folder.path / adapter)
-        self.stages.append(
-            stage_result(
-                plan, self.stages, metrics, self.selection, adapter=str(adapter), ranks=self.attachment.ranks(),
-                parameters=dataclasses.asdict(counts(self.attachment, self.groups)),
-            )
-        )  # fmt: skip
+        parameters = dataclasses.asdict(counts(self.attachment, self.groups))
+        measured = {"adapter": str(adapter), "ranks": self.attachment.ranks(), "parameters": parameters}
+        self.stages.append(stage_result(plan, self.stages, metrics, self.selection, **measured))
 
     def _conclude(self, selected: Selected) -> None:
         """Prune, evaluate, count and export: all of the one selected checkpoint."""
         split, metric = self.selection
-        before = self._logits(split)
+        before = self.scorer.logits(split)
         final = counts(self.attachment, self.groups)
         final_ranks = self.attachment.ranks()
         self.attachment.finalize()
-        difference = float(np.abs(self._logits(split) - before).max())
+        difference = float(np.abs(self.scorer.logits(split) - before).max())
         limit = 0.1 if self.config.trainer.precision == "bf16" else 1e-3
         if not difference <= limit:
             raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
-        metrics = self._evaluate_all()
+        predictions = {name: self.scorer.predictions(name) for name in self.data.evaluations}
+        metrics = {name: self.scorer.metrics_of(name, p) for name, p in predictions.items()}
         self.attachment.export(self.folder.adapter)
         self._write_predictions()
         self._write_merged()
@@ -388,7 +311,7 @@ class Run:
             "ranks": None if final_ranks is None else {"initial": self.initial_ranks, "final": final_ranks},
             "stages": self.stages,
             "checks": {"finalize_max_logit_difference": difference},
-            "flags": sorted(set(self.flags)),
+            "flags": suspicions(predictions),
         }  # fmt: skip
 
     def _write_merged(self) -> None:
@@ -401,6 +324,4 @@ class Run:
     def _write_predictions(self) -> None:
         if self.config.trainer.predictions:
             for name in self.data.hidden:
-                write_submission(
-                    self.folder.path / "predictions", name, predictions_of(self._logits(name)).tolist()
-                )  # fmt: skip
+                write_submission(self.folder.path / "predictions", name, self.scorer.predictions(name).tolist())

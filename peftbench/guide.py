@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,10 @@ preset=none turns presets off. Exit status: 0 done, 1 a run failed, 2 the config
 
 def help_text() -> str:
     """What `--help` prints."""
-    rows = [f"  {group:<10} {', '.join(_names(group))}" for group in _groups()]
+    rows = [
+        textwrap.fill(", ".join(_names(group)), 110, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13)
+        for group in _groups()
+    ]
     return _HELP.format(kinds="|".join(_KINDS), groups="\n".join(rows))
 
 

@@ -10,13 +10,13 @@ import torch
 from rich.table import Table
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from peftbench.assembly import attach, counts
 from peftbench.backbones.anatomy import sites
 from peftbench.backbones.loading import locate, quiet_transformers, random_model
 from peftbench.config import RunConfig
 from peftbench.console import data_line, paper
 from peftbench.doors import Counts
 from peftbench.errors import ConfigurationError
-from peftbench.experiment import attach, counts
 from peftbench.stages import plan_stages
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import task_spec

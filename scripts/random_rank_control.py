@@ -68,6 +68,7 @@ class Scorer:
         self.accelerator = Accelerator(cpu=True)
 
     def __call__(self) -> dict[str, float]:
+        """Metrics of the adapter as it is now."""
         logits = logits_of(self.model, self.rows, 64, self.accelerator)
         return compute_metrics(self.spec.metrics, predictions_of(logits), self.rows.labels)
 

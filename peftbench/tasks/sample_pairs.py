@@ -7,12 +7,15 @@ from peftbench.tasks.sample_events import Event, Teller, change_fact, changeable
 from peftbench.tasks.sample_vocabulary import NEWS
 
 _VARIETIES = (0.1, 0.3, 0.5)
+# How often a fact is the changed one, 2 unless listed. Denials are learned first and swapped roles last; this
+# mix puts MRPC within reach of three epochs and leaves room to improve.
 _FREQUENCIES = {"negated": 6, "roles": 1}
+# How far apart a changed fact puts two reports in STS-B: who did what weighs more than when and where.
 _DISTANCES = {"agent": 1.5, "action": 1.5, "thing": 1.0, "number": 0.5, "city": 0.5, "time": 0.5}
 
 
 def _report(draw: Draw) -> Event:
-    """Draw an event with two to four circumstances, one in eight of them denied."""
+    """Draw an event with one or two circumstances; one event in eight is denied."""
     circumstances = ["city", "venue", "time", "reason"]
     facts = draw.distinct(circumstances, 1 + draw.below(2))
     event = draw_event(draw, NEWS, draw_people(draw, NEWS, 2), tuple(facts))
@@ -32,7 +35,7 @@ def _tell(draw: Draw, event: Event) -> str:
 
 
 def mrpc(draw: Draw, split: str) -> dict:
-    """Return two reports of one event, or of two that differ in a single fact."""
+    """Return two reports of one event, or of two that differ in one to three facts."""
     event = _report(draw)
     equivalent = draw.chance(0.67)
     other = event if equivalent else _near_miss(draw, event)

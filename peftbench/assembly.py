@@ -1,0 +1,91 @@
+"""The parts of a run, put together: device, frozen backbone, attached method, head policy, token rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from peftbench.backbones.anatomy import head_modules
+from peftbench.config import RunConfig
+from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
+from peftbench.errors import ConfigurationError
+from peftbench.tasks.base import TaskData
+from peftbench.training.batching import TokenRows, tokenise
+from peftbench.training.optimizers import check_groups
+
+HEAD, METHOD, DROPOUT = 0, 1, 3
+"""Streams of the run's seed; each draw has its own, so that one method's draws never shift another's."""
+
+
+def stream_seed(seed: int, stream: int) -> int:
+    """A seed for one purpose of a run, unrelated to those of other purposes and other runs."""
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """Device and precision of this run, whatever an earlier run of the same process had.
+
+    Raises:
+        ConfigurationError: the device is not there.
+    """
+    if config.trainer.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("trainer.device=cuda: torch sees no CUDA device; use trainer.device=cpu or auto")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    mixed = "bf16" if config.trainer.precision == "bf16" else "no"
+    accelerator = Accelerator(mixed_precision=mixed, cpu=config.trainer.device == "cpu")
+    if accelerator.num_processes > 1:
+        raise ConfigurationError("one process per run: start peftbench without a distributed launcher")
+    return accelerator
+
+
+def attach(
+    config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int
+) -> tuple[Attachment, list[ParameterGroup]]:
+    """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group."""
+    model.requires_grad_(False)
+    head = head_modules(model)
+    generator = torch.Generator().manual_seed(stream_seed(config.seed, METHOD))
+    attachment = config.method.attach(model, Context(generator, total_steps, backbone_id, head))
+    groups = attachment.parameter_groups()
+    if config.trainer.head == "train":
+        parameters = [p for name in head for p in model.get_submodule(name).parameters()]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
+        groups += [ParameterGroup("head", matrices), ParameterGroup("head_no_decay", vectors, decays=False)]
+    check_groups(model, groups)
+    return attachment, groups
+
+
+def counts(attachment: Attachment, groups: list[ParameterGroup]) -> Counts:
+    """The method's counts with the trained head's beside them."""
+    head = sum(elements(list(g.parameters)) for g in groups if g.name.startswith("head"))
+    return dataclasses.replace(attachment.count(), head=head)
+
+
+class TokenisedSplits:
+    """Every split's token rows, each tokenised when first asked for."""
+
+    def __init__(self, data: TaskData, tokenizer: Any, max_length: int, model: Any):
+        limit = getattr(model.config, "max_position_embeddings", max_length)
+        if max_length > limit:
+            raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
+        self._splits = {
+            "train": data.train,
+            "memorization": data.memorization,
+            **data.evaluations,
+            **data.hidden,
+        }
+        self.tokenizer, self._max_length = tokenizer, max_length
+        self._rows: dict[str, TokenRows] = {}
+
+    def __getitem__(self, name: str) -> TokenRows:
+        if name not in self._rows:
+            split = self._splits[name]
+            self._rows[name] = tokenise(split.texts, split.labels, self.tokenizer, self._max_length)
+        return self._rows[name]
