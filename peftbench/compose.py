@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import RunConfig, typed
+from peftbench.config import RunConfig
 from peftbench.errors import ConfigurationError
 from peftbench.strict import did_you_mean
+from peftbench.typed import typed
 
 
 def conf_folder() -> Path:
@@ -66,7 +67,7 @@ def from_hydra(node: Any, hydra: Any) -> RunConfig:
         hydra: Hydra's own: choices and overrides.
 
     Raises:
-        ConfigurationError: see `peftbench.config.typed`.
+        ConfigurationError: see `peftbench.typed.typed`.
     """
     from omegaconf import OmegaConf
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.errors import ConfigurationError
-from peftbench.sparsity import SCHEDULES, Sparsity
-from peftbench.strict import bounded, build, did_you_mean
+from peftbench.sparsity import Sparsity
+from peftbench.strict import bounded
 
 Protocol = Literal["glue_dev", "sora"]
 
@@ -101,7 +99,7 @@ class SGD(_Scheduled):
 
 
 Optimizer = AdamW | Adafactor | SGD
-_OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "adafactor": Adafactor, "sgd": SGD}
+OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "adafactor": Adafactor, "sgd": SGD}
 
 
 @dataclass(frozen=True)
@@ -217,102 +215,3 @@ def run_id(identity: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits of the SHA-256 of the canonical JSON of `identity`."""
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-_TOP_LEVEL = (
-    "task", "method", "model", "optimizer", "sparsity", "data", "trainer", "seed", "outputs", "experiment_name",
-)  # fmt: skip
-
-
-def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfig:
-    """The composed configuration as typed, frozen objects.
-
-    Args:
-        raw: the composed mapping, without Hydra's own node.
-        choices: the YAML each group was read from, for messages and for the preset's name.
-
-    Raises:
-        ConfigurationError: anything unknown, mistyped, out of range or contradictory.
-    """
-    for key in raw:
-        if key not in _TOP_LEVEL:
-            raise ConfigurationError(f"{key}: unknown key{did_you_mean(str(key), _TOP_LEVEL)} (conf/config.yaml)")
-    _scalars(raw)
-    parts = {}
-    for section, cls in _section_classes(raw).items():
-        parts[section] = build(cls, raw[section], section, _file(section, choices))
-    _task_exists(parts["task"])
-    _folder_name("model.name", parts["model"].name)
-    method_name, method = _method(raw["method"], _file("method", choices))
-    preset = choices.get("preset")
-    config = RunConfig(
-        **parts,
-        method_name=method_name,
-        method=method,
-        seed=raw["seed"],
-        outputs=Path(raw["outputs"]).expanduser().absolute(),
-        experiment_name=raw["experiment_name"],
-        preset=None if preset == "none" else preset,
-    )
-    method.check(config.trainer.head, config.trainer.merge)
-    return config
-
-
-def _file(section: str, choices: Mapping[str, str | None]) -> str:
-    return f"conf/{section}/{choices.get(section) or '?'}.yaml"
-
-
-def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
-    for section in _TOP_LEVEL[:7]:
-        if not isinstance(raw.get(section), Mapping):
-            raise ConfigurationError(f"{section}: expected a group's mapping, found {raw.get(section)!r}")
-    return {
-        "task": TaskConfig,
-        "model": ModelConfig,
-        "optimizer": _pick(_OPTIMIZERS, raw["optimizer"], "optimizer.name", "adamw"),
-        "sparsity": _pick(SCHEDULES, raw["sparsity"], "sparsity.schedule", "constant"),
-        "data": DataConfig,
-        "trainer": TrainerConfig,
-    }
-
-
-def _pick(table: Mapping[str, type], values: Mapping[str, Any], key: str, default: str) -> type:
-    name = values.get(key.partition(".")[2], default)
-    if not isinstance(name, str) or name not in table:
-        raise ConfigurationError(f"{key}: {name!r} is not one of {', '.join(table)}{did_you_mean(str(name), table)}")
-    return table[name]
-
-
-def _scalars(raw: Mapping[str, Any]) -> None:
-    seed, name = raw.get("seed"), raw.get("experiment_name")
-    if type(seed) is not int or not 0 <= seed < 2**32:
-        raise ConfigurationError(f"seed: {seed!r} is not a whole number from 0 to 2^32 - 1 (conf/config.yaml)")
-    if not isinstance(raw.get("outputs"), str) or not raw["outputs"]:
-        raise ConfigurationError(f"outputs: {raw.get('outputs')!r} is not a folder's path (conf/config.yaml)")
-    _folder_name("experiment_name", name)
-
-
-def _folder_name(key: str, name: Any) -> None:
-    """Results lie in folders of these names: one step down, and not hidden."""
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise ConfigurationError(f"{key}: {name!r} is not a name of letters, digits, '-', '_' and '.', a letter first")
-
-
-def _task_exists(task: TaskConfig) -> None:
-    from peftbench.tasks.registry import task_spec
-
-    spec = task_spec(task.name)
-    if task.selection_metric is not None and task.selection_metric not in spec.metrics:
-        near = did_you_mean(task.selection_metric, spec.metrics)
-        raise ConfigurationError(
-            f"task.selection_metric: {task.selection_metric!r} is not a metric of {task.name}{near}"
-            f" (its metrics: {', '.join(spec.metrics)})"
-        )
-
-
-def _method(values: Mapping[str, Any], source: str) -> tuple[str, Any]:
-    from peftbench.methods.registry import method_class
-
-    name = values.get("name")
-    cls = method_class(name)
-    return name, build(cls, {k: v for k, v in values.items() if k != "name"}, "method", source)

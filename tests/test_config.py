@@ -1,6 +1,7 @@
 """The typed configuration: what YAML and classes agree on, what is refused, what makes a run another run."""
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -18,12 +19,12 @@ from peftbench.config import (
     TrainerConfig,
     plain,
     run_id,
-    typed,
 )
 from peftbench.errors import ConfigurationError
 from peftbench.methods.registry import method_class
 from peftbench.sparsity import SCHEDULES
 from peftbench.tasks.registry import TASKS
+from peftbench.typed import typed
 
 OPTIMIZERS = {cls.name: cls for cls in get_args(Optimizer)}
 
@@ -174,6 +175,12 @@ def test_the_configuration_cannot_be_changed():
             part.anything = 1
 
 
+@cache
+def plain_id() -> str:
+    """The run id of the default configuration."""
+    return id_of()
+
+
 def id_of(*overrides: str, **found) -> str:
     return run_id(compose_run(["preset=none", *overrides]).identity(**found))
 
@@ -208,7 +215,7 @@ def id_of(*overrides: str, **found) -> str:
     ],
 )
 def test_what_changes_the_result_makes_another_run(changed):
-    assert id_of(changed) != id_of()
+    assert id_of(changed) != plain_id()
 
 
 @pytest.mark.parametrize(
@@ -231,7 +238,7 @@ def test_what_changes_the_result_makes_another_run(changed):
     ],
 )
 def test_what_does_not_change_the_result_keeps_the_run(changed):
-    assert id_of(changed) == id_of()
+    assert id_of(changed) == plain_id()
 
 
 def test_sparsity_makes_another_run_only_where_there_are_gates():

@@ -43,7 +43,7 @@ class AdaLoRA(Method):
         sites: roles of the adapted maps.
         gamma: γ, weight of the orthogonality penalty.
         t_initial: t_i, steps before the budget shrinks; null: 15% of all steps.
-        t_final: t_f, steps after it has stopped; null: 45% of all steps (the paper's RTE: 600 and 1,800 of 3,900).
+        t_final: t_f, steps after it has stopped; null: 45% of all steps (the paper's own: 600 and 1,800 of 3,900).
         delta_t: ΔT, steps between masks.
         beta1: smoothing of sensitivity. beta2: smoothing of uncertainty.
     """

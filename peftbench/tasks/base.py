@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -79,8 +80,6 @@ class Split:
 
     def take(self, rows: np.ndarray, name: str) -> Split:
         """The rows at the given positions, in that order, as a split of its own."""
-        from peftbench.tasks.sources import fingerprint
-
         texts = tuple([column[i] for i in rows] for column in self.texts)
         labels = None if self.labels is None else self.labels[rows]
         return Split(name, texts, labels, fingerprint(texts, labels))
@@ -108,3 +107,13 @@ class TaskData:
     def selection_split(self) -> str:
         """The split whose metric selects a checkpoint."""
         return next(iter(self.evaluations))
+
+
+def fingerprint(texts: Sequence[Sequence[str]], labels: np.ndarray | None) -> str:
+    """SHA-256 of the rows: every text column in order, then the labels."""
+    digest = hashlib.sha256()
+    for column in texts:
+        digest.update("\x1f".join(column).encode("utf-8", "surrogatepass"))
+        digest.update(b"\x1e")
+    digest.update(b"hidden" if labels is None else labels.tobytes())
+    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError
-from peftbench.tasks.base import Split, TaskSpec
+from peftbench.tasks.base import Split, TaskSpec, fingerprint
 
 HUB = {"glue": ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")}
 """Suite to hub data set and commit: Parquet files, since `datasets` no longer runs loading scripts."""
@@ -142,13 +141,3 @@ def _labels(spec: TaskSpec, values: Sequence[Any], where: str) -> np.ndarray | N
         kind = f"a score from {low} to {high}" if spec.is_regression else f"a class from {low} to {high}"
         raise ConfigurationError(f"{where}: label of row {row} is {values[row]}, not {kind}")
     return labels if spec.is_regression else labels.astype(np.int64)
-
-
-def fingerprint(texts: Sequence[Sequence[str]], labels: np.ndarray | None) -> str:
-    """SHA-256 of the rows: every text column in order, then the labels."""
-    digest = hashlib.sha256()
-    for column in texts:
-        digest.update("\x1f".join(column).encode("utf-8", "surrogatepass"))
-        digest.update(b"\x1e")
-    digest.update(b"hidden" if labels is None else labels.tobytes())
-    return digest.hexdigest()

@@ -229,6 +229,14 @@ def test_a_fingerprint_knows_which_column_a_text_is_in(tmp_path):
     assert load(tmp_path, "mrpc", "train").fingerprint != load(tmp_path / "swapped", "mrpc", "train").fingerprint
 
 
+def test_a_fingerprint_knows_where_one_column_ends(tmp_path):
+    prints = set()
+    for first, second in ((["a", "b"], ["c", "d"]), (["a", "bc"], ["", "d"]), (["ab", ""], ["c", "d"])):
+        write(tmp_path, "mrpc", "train", {"sentence1": first, "sentence2": second, "label": [0, 1]})
+        prints.add(load(tmp_path, "mrpc", "train").fingerprint)
+    assert len(prints) == 3
+
+
 def test_a_fingerprint_does_not_follow_place_compression_or_other_columns(tmp_path):
     file = write(tmp_path, "mrpc", "train", rows("mrpc", "train", 40))
     first = load(tmp_path, "mrpc", "train").fingerprint
