@@ -22,24 +22,29 @@ HEAD, METHOD, DROPOUT = 0, 1, 3
 """Streams of the run's seed; each draw has its own, so that one method's draws never shift another's."""
 
 
+_DEFAULT_THREADS = torch.get_num_threads()
+
+
 def stream_seed(seed: int, stream: int) -> int:
     """A seed for one purpose of a run, unrelated to those of other purposes and other runs."""
     return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """Device and precision of this run, whatever an earlier run of the same process had.
+    """Device, precision and threads of this run, whatever an earlier run of the same process had.
 
     Raises:
         ConfigurationError: the device is not there.
     """
     if config.trainer.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("trainer.device=cuda: torch sees no CUDA device; use trainer.device=cpu or auto")
+    torch.set_num_threads(config.trainer.threads or _DEFAULT_THREADS)
     AcceleratorState._reset_state(reset_partial_state=True)
     mixed = "bf16" if config.trainer.precision == "bf16" else "no"
     accelerator = Accelerator(mixed_precision=mixed, cpu=config.trainer.device == "cpu")
     if accelerator.num_processes > 1:
         raise ConfigurationError("one process per run: start peftbench without a distributed launcher")
+    torch.use_deterministic_algorithms(accelerator.device.type == "cuda", warn_only=True)
     return accelerator
 
 

@@ -85,6 +85,8 @@ def _refuse_unknown(words: list[str], verbs: set[str]) -> None:
         if word.startswith("-"):
             raise ConfigurationError(f"{word}: unknown option (see peftbench --help)")
         if "=" not in word and not word.startswith("~"):
+            if word in verbs:
+                raise ConfigurationError(f"{word}: a verb comes first: peftbench {word} ...")
             raise ConfigurationError(
                 f"{word}: neither a verb nor key=value{did_you_mean(word, verbs)} (see peftbench --help)"
             )
@@ -102,21 +104,12 @@ def _carry_out(config) -> float:
     from peftbench.hub import settle_offline
 
     settle_offline()
-    # Determinism on CUDA needs this before cuBLAS starts; forks of the tokenizer's threads are never wanted here.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Determinism on CUDA wants it before cuBLAS starts.
     from peftbench.console import show_result
     from peftbench.experiment import run_experiment
     from peftbench.record import RunFolder
 
-    try:
-        record, path = run_experiment(config)
-    except (PeftbenchError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        from peftbench.errors import RunError
-
-        raise RunError(f"{type(error).__name__}: {error} (traceback in run.log)") from error
+    record, path = run_experiment(config)
     show_result(record, str(RunFolder(path).record))
     return record["objective"]
 

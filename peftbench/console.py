@@ -155,6 +155,7 @@ def result_table(record: Mapping[str, Any]) -> Table:
     """The result of a completed run."""
     kind = record["data"]["kind"]
     mark = "" if kind == "benchmark" else f" on {kind.upper()} data"
+    mark += " with RANDOM weights" if record["model"]["source"] == "random" else ""
     table = Table(
         title=f"{record['task']} · {record['method']} · {record['model']['name']}{mark}", title_justify="left"
     )

@@ -30,8 +30,8 @@ from peftbench.config import RunConfig, run_id
 from peftbench.console import RunReporter
 from peftbench.doors import Attachment, ParameterGroup
 from peftbench.environment import environment
-from peftbench.errors import RunError
-from peftbench.record import SCHEMA, RunFolder, utc_now
+from peftbench.errors import PeftbenchError, RunError
+from peftbench.record import SCHEMA, RunFolder, Status, utc_now
 from peftbench.scoring import Scorer, suspicions
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
@@ -46,6 +46,7 @@ from peftbench.training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
+from peftbench.training.evaluation import predictions_of
 from peftbench.training.guard import Diverged
 from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
 from peftbench.training.meter import Meter, peak_memory, reset_peak_memory
@@ -70,7 +71,23 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
         return done | {"reused": True}, folder.path
     run = _assemble(config, spec, data, folder)
     with folder.claimed(), _logged(folder):
-        return run.carry_out(began), folder.path
+        try:
+            return run.carry_out(began), folder.path
+        except PeftbenchError:
+            raise
+        except Exception as error:
+            first = (str(error).strip() or "no message").splitlines()[0]
+            where = folder.path / "run.log"
+            raise RunError(f"{type(error).__name__}: {first} (traceback in {where})") from error
+
+
+def _status(error: BaseException) -> Status:
+    """The record's word for what ended a run."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
+        return "out_of_memory"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any]) -> RunFolder:
@@ -82,8 +99,6 @@ def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any]) -> RunFo
 
 def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFolder) -> Run:
     """Load the backbone, attach the method, tokenise. Raises ConfigurationError; writes nothing."""
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
     accelerator = make_accelerator(config)
     backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD))
     model = backbone.model.to(accelerator.device)
@@ -194,18 +209,12 @@ class Run:
         }
 
     def _failed(self, error: BaseException) -> None:
-        status = "failed"
-        if isinstance(error, Diverged):
-            status = "diverged"
-        elif isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-            status = "out_of_memory"
-        elif isinstance(error, KeyboardInterrupt):
-            status = "interrupted"
-        message = str(error) or type(error).__name__
-        self.record["status"] = status
+        self.record["status"] = _status(error)
         self.record["error"] = {
-            "type": type(error).__name__, "message": message, "step": getattr(error, "step", None),
-        }  # fmt: skip
+            "type": type(error).__name__,
+            "message": str(error) or type(error).__name__,
+            "step": getattr(error, "step", None),
+        }
         log.error("%s", "".join(traceback.format_exception(error)))
 
     def _train(self, reporter: RunReporter, began: float) -> Selected:
@@ -290,11 +299,12 @@ class Run:
         final = counts(self.attachment, self.groups)
         final_ranks = self.attachment.ranks()
         self.attachment.finalize()
-        difference = float(np.abs(self.scorer.logits(split) - before).max())
+        logits = {name: self.scorer.logits(name) for name in self.data.evaluations}
+        difference = float(np.abs(logits[split] - before).max())
         limit = 0.1 if self.config.trainer.precision == "bf16" else 1e-3
         if not difference <= limit:
             raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
-        predictions = {name: self.scorer.predictions(name) for name in self.data.evaluations}
+        predictions = {name: predictions_of(values) for name, values in logits.items()}
         metrics = {name: self.scorer.metrics_of(name, p) for name, p in predictions.items()}
         self.attachment.export(self.folder.adapter)
         self._write_predictions()

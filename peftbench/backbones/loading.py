@@ -117,25 +117,42 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int) -> Backbone:
             )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(_cannot_load(config, located, error)) from error
+    _check_shape(config, model)
     if tokenizer.pad_token_id is None:
         raise ConfigurationError(f"model {config.name}: its tokenizer has no padding token")
     return Backbone(model, tokenizer, config.repo if not config.path else where, described)
 
 
+def _check_shape(config: ModelConfig, model: nn.Module) -> None:
+    """The weights that came are those the YAML describes; a folder of one's own may hold others."""
+    for key, expected in (config.architecture or {}).items():
+        found = getattr(model.config, key, None)
+        if config.path is None and found != expected:
+            raise ConfigurationError(
+                f"model {config.name}: {key} of {config.repo} is {found}, conf/model/{config.name}.yaml says {expected}"
+            )
+
+
 def random_model(config: ModelConfig, num_outputs: int) -> nn.Module:
-    """The architecture of the YAML with random weights, e.g. for counts under `torch.device("meta")`.
+    """The model's architecture with random weights, e.g. for counts under `torch.device("meta")`.
+
+    The shape is that of the local folder's `config.json` where there is one, else the YAML's.
 
     Raises:
-        ConfigurationError: the YAML gives no architecture.
+        ConfigurationError: no architecture is known, or it is not one.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    if not config.architecture:
+    folder = locate(config).folder
+    if folder is None and not config.architecture:
         raise ConfigurationError(f"model {config.name}: no model.architecture to draw random weights for")
     try:
-        shape = AutoConfig.for_model(**config.architecture, num_labels=num_outputs)
+        if folder is not None:
+            shape = AutoConfig.from_pretrained(folder, num_labels=num_outputs)
+        else:
+            shape = AutoConfig.for_model(**(config.architecture or {}), num_labels=num_outputs)
         return AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise ConfigurationError(f"model.architecture: {str(error).splitlines()[0]}") from error
 
 

@@ -76,6 +76,7 @@ class LoopState:
     Attributes:
         step: optimizer steps taken. epoch: from 0. in_epoch: steps taken of this epoch.
         epoch_s: seconds of training spent in this epoch so far. since_best: evaluations without a new best.
+        latest: the selecting metric at the last evaluation.
     """
 
     step: int = 0
@@ -83,6 +84,7 @@ class LoopState:
     in_epoch: int = 0
     epoch_s: float = 0.0
     since_best: int = 0
+    latest: float = float("nan")
     stopped: bool = False
     best: Selected | None = None
 
@@ -124,9 +126,8 @@ class Loop:
             self._epoch(plan)
         self.attachment.check_finished()
         if plan.selection == "last" or self.state.best is None:
-            # Without a best, evaluations all fell before the method allowed selection.
-            value = float(self._evaluated()[self.metric])
-            return Selected(self.state.step, value, self._snapshot())
+            # Without a best, evaluations all fell before the method allowed selection. The last step is evaluated.
+            return Selected(self.state.step, self.state.latest, self._snapshot())
         restore(self.model, self.attachment, self.state.best.snapshot)
         return self.state.best
 
@@ -201,20 +202,15 @@ class Loop:
             return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         return nn.utils.clip_grad_norm_(parameters, limit)
 
-    def _evaluated(self) -> Mapping[str, float]:
-        began = self.meter.now()
-        metrics = self.evaluate()
-        self.meter.eval_s += self.meter.now() - began
-        return metrics
-
     def _consider(self, plan: Plan) -> None:
         """Evaluate, and keep a copy where this is the best so far."""
-        state = self.state
-        metrics = self._evaluated()
+        state, began = self.state, self.meter.now()
+        metrics = self.evaluate()
+        self.meter.eval_s += self.meter.now() - began
         self.reporter.evaluation(state, metrics, self.attachment.status())
+        state.latest = value = float(metrics[self.metric])
         if plan.selection == "last" or not self.attachment.selectable:
             return
-        value = float(metrics[self.metric])
         if state.best is None or value > state.best.value:
             state.best, state.since_best = Selected(state.step, value, self._snapshot()), 0
             return

@@ -1,6 +1,7 @@
 """The console program as a user meets it: help without delay, one line for every mistake, sweeps, exit statuses."""
 
 import json
+import logging
 import os
 import shlex
 import subprocess
@@ -300,6 +301,13 @@ def test_a_sweep_runs_every_job(tmp_path, tiny_run):
     assert sorted(record["seed"] for record in found) == [0, 1]
     assert {record["status"] for record in found} == {"completed"}
     assert done.stdout.count("record: ") == 2
+
+
+def test_a_sweep_leaves_the_packages_log_alone(run, tiny_run):
+    """Each job of a sweep configures logging anew; `run.log` of the second must not fall silent."""
+    package = logging.getLogger("peftbench")
+    assert run("-m", "method=lora", "method.rank=0,-1", *tiny_run)[0] == 2
+    assert not package.disabled
 
 
 def test_a_bad_value_in_a_sweep_is_one_line_and_the_other_jobs_run(run, tmp_path, tiny_run):
