@@ -335,16 +335,21 @@ def test_cfg_prints_the_composed_configuration_and_runs_nothing(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unforeseen_failure_is_one_line_and_status_1(run, tiny_run, monkeypatch, tmp_path):
-    from peftbench import experiment
+def test_an_unforeseen_failure_is_one_line_that_says_where_the_traceback_is(run, tiny_run, monkeypatch, tmp_path):
+    from peftbench.training.loop import Loop
 
-    def explode(config):
-        raise ZeroDivisionError("by\nnothing")
+    def explode(*_):
+        raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr(experiment, "run_experiment", explode)
-    status, _, err = run(*tiny_run)
-    assert (status, len(err)) == (1, 1)
-    assert err[0].startswith("peftbench: error: ZeroDivisionError: by nothing")
+    monkeypatch.setattr(Loop, "run", explode)
+    status, out, err = run(*tiny_run, "trainer.progress=false")
+    (log,) = (tmp_path / "outputs").rglob("run.log")
+    assert (status, out) == (1, [])
+    assert err[-1] == f"peftbench: error: ZeroDivisionError: by nothing (traceback in {log})"
+    assert len([line for line in err if "rror" in line]) == 1
+    assert "Traceback" in log.read_text()
+    (record,) = records(tmp_path / "outputs")
+    assert (record["status"], record["error"]["message"]) == ("failed", "by nothing")
 
 
 def test_an_interruption_is_one_line_and_status_1(run, tiny_run, monkeypatch):
