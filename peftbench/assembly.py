@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from peftbench.backbones.anatomy import head_modules
+from peftbench.backbones.anatomy import head_modules, max_positions
 from peftbench.config import RunConfig
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
@@ -77,7 +77,7 @@ class TokenisedSplits:
     """Every split's token rows, each tokenised when first asked for."""
 
     def __init__(self, data: TaskData, tokenizer: Any, max_length: int, model: Any):
-        limit = getattr(model.config, "max_position_embeddings", max_length)
+        limit = max_positions(model)
         if max_length > limit:
             raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
         self._splits = {

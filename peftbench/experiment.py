@@ -6,8 +6,7 @@ import dataclasses
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
     if (done := folder.finished()) is not None:
         return done | {"reused": True}, folder.path
     run = _assemble(config, spec, data, folder)
-    with folder.claimed(), _logged(folder):
+    with folder.claimed(), folder.logged():
         try:
             return run.carry_out(began), folder.path
         except PeftbenchError:
@@ -120,26 +119,6 @@ def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFold
         plans,
         meter,
     )
-
-
-@contextmanager
-def _logged(folder: RunFolder) -> Iterator[None]:
-    """Send the package's log and Python's warnings to `run.log` while the run lasts."""
-    handler = logging.FileHandler(folder.path / "run.log", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    names = ("peftbench", "py.warnings", "transformers")
-    logging.captureWarnings(True)
-    for name in names:
-        logging.getLogger(name).addHandler(handler)
-        logging.getLogger(name).propagate = False
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(False)
-        for name in names:
-            logging.getLogger(name).removeHandler(handler)
-        handler.close()
 
 
 @dataclass

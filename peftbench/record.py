@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -48,6 +49,25 @@ class RunFolder:
             except OSError as error:
                 raise RunError(f"another process is running {self.path}; wait for it or stop it") from error
             yield
+
+    @contextlib.contextmanager
+    def logged(self) -> Iterator[None]:
+        """Send the package's log and Python's warnings to `run.log` while the run lasts."""
+        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        loggers = [logging.getLogger(name) for name in ("peftbench", "py.warnings", "transformers")]
+        logging.captureWarnings(True)
+        for logger in loggers:
+            logger.addHandler(handler)
+            logger.propagate = False
+        loggers[0].setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            for logger in loggers:
+                logger.removeHandler(handler)
+            handler.close()
 
     def finished(self) -> dict[str, Any] | None:
         """The record of a completed run, or None."""

@@ -157,6 +157,17 @@ def layer_norms(model: nn.Module) -> tuple[str, ...]:
     )
 
 
+def max_positions(model: nn.Module) -> int:
+    """Tokens that an input may have.
+
+    RoBERTa and MPNet count positions from after their padding index, so two of their embeddings are never a token's.
+    """
+    table = getattr(model.get_submodule(embeddings(model)), "position_embeddings", None)
+    if not isinstance(table, nn.Embedding):  # DeBERTa's positions are relative.
+        return int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+    return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+
+
 def head_modules(model: nn.Module) -> tuple[str, ...]:
     """Qualified names of the top-most modules that make up the task head, in module order.
 

@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from conftest import TINY, tiny_model
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from peftbench.backbones import anatomy
-from peftbench.backbones.anatomy import FAMILIES, ROLES, Site
+from peftbench.backbones.anatomy import FAMILIES, ROLES, Site, max_positions
 from peftbench.errors import ConfigurationError
 
 SIZES = {
@@ -241,3 +242,16 @@ def test_sites_are_values():
     assert site == Site("encoder.layer.0.output.dense", 0, "ffn_out", 40, 16)
     with pytest.raises(dataclasses.FrozenInstanceError):
         site.layer = 1
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_the_longest_input_fits_and_a_longer_one_does_not(family):
+    model = tiny_model(family)
+    limit = max_positions(model)
+    ids = torch.full((1, limit), 7)
+    with torch.no_grad():
+        assert model(input_ids=ids).logits.shape == (1, 2)
+    assert limit == {"roberta": 139, "mpnet": 138}.get(family, 140)
+    if family != "deberta-v2":
+        with pytest.raises((IndexError, RuntimeError)), torch.no_grad():
+            model(input_ids=torch.full((1, limit + 1), 7))
