@@ -5,8 +5,8 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
-from peftbench.tasks.sample_draw import Concept, Draw, capitalised, concepts, lines, number_forms, with_article
-from peftbench.tasks.sample_vocabulary import NEWS
+from peftbench.tasks.sample.draw import Concept, Draw, capitalised, concepts, lines, number_forms, with_article
+from peftbench.tasks.sample.vocabulary import NEWS
 
 _SKILLS = concepts(
     "public speaking/speaking in public; photography/taking photos; programming/computer coding; "

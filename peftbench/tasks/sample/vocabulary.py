@@ -6,8 +6,8 @@ mismatched splits, whose genre must differ from that of the training data.
 
 from __future__ import annotations
 
-from peftbench.tasks.sample_draw import concepts, words
-from peftbench.tasks.sample_world import (
+from peftbench.tasks.sample.draw import concepts, words
+from peftbench.tasks.sample.world import (
     World,
     parse_cities,
     parse_encounters,

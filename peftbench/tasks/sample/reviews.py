@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peftbench.tasks.sample_draw import Draw, capitalised, with_article, words
+from peftbench.tasks.sample.draw import Draw, capitalised, with_article, words
 
 _ADJECTIVES = (
     words(

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
-from peftbench.tasks.sample_answers import qnli
-from peftbench.tasks.sample_draw import Draw
-from peftbench.tasks.sample_grammar import cola
-from peftbench.tasks.sample_inference import ax, mnli, rte
-from peftbench.tasks.sample_pairs import mrpc, stsb
-from peftbench.tasks.sample_pronouns import wnli
-from peftbench.tasks.sample_questions import qqp
-from peftbench.tasks.sample_reviews import sst2
+from peftbench.tasks.sample.answers import qnli
+from peftbench.tasks.sample.draw import Draw
+from peftbench.tasks.sample.grammar import cola
+from peftbench.tasks.sample.inference import ax, mnli, rte
+from peftbench.tasks.sample.pairs import mrpc, stsb
+from peftbench.tasks.sample.pronouns import wnli
+from peftbench.tasks.sample.questions import qqp
+from peftbench.tasks.sample.reviews import sst2
 
 Row = dict[str, str | int | float]
 

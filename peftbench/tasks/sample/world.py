@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peftbench.tasks.sample_draw import Concept, concepts, lines, words
+from peftbench.tasks.sample.draw import Concept, concepts, lines, words
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from peftbench.tasks.sample_draw import Concept, Draw, capitalised, number_forms
-from peftbench.tasks.sample_world import Action, City, Thing, Time, Verb, World
+from peftbench.tasks.sample.draw import Concept, Draw, capitalised, number_forms
+from peftbench.tasks.sample.world import Action, City, Thing, Time, Verb, World
 
 
 @dataclass(frozen=True)

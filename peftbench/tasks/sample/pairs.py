@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from peftbench.tasks.sample_draw import Draw
-from peftbench.tasks.sample_events import Event, Teller, change_fact, changeable, draw_event, draw_people
-from peftbench.tasks.sample_vocabulary import NEWS
+from peftbench.tasks.sample.draw import Draw
+from peftbench.tasks.sample.events import Event, Teller, change_fact, changeable, draw_event, draw_people
+from peftbench.tasks.sample.vocabulary import NEWS
 
 _VARIETIES = (0.1, 0.3, 0.5)
 # How often a fact is the changed one, 2 unless listed. Denials are learned first and swapped roles last; this

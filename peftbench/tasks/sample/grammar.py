@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from peftbench.tasks.sample_draw import Draw, capitalised, lines, words
+from peftbench.tasks.sample.draw import Draw, capitalised, lines, words
 
 
 class _Token(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peftbench.tasks.sample_draw import Draw, lines, words
-from peftbench.tasks.sample_vocabulary import NEWS
+from peftbench.tasks.sample.draw import Draw, lines, words
+from peftbench.tasks.sample.vocabulary import NEWS
 
 
 @dataclass(frozen=True)

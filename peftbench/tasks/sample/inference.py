@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from peftbench.tasks.sample_draw import Draw
-from peftbench.tasks.sample_events import (
+from peftbench.tasks.sample.draw import Draw
+from peftbench.tasks.sample.events import (
     Event,
     Person,
     Teller,
@@ -14,8 +14,8 @@ from peftbench.tasks.sample_events import (
     draw_event,
     draw_people,
 )
-from peftbench.tasks.sample_vocabulary import NEWS, SEA
-from peftbench.tasks.sample_world import City, Thing, Time, World
+from peftbench.tasks.sample.vocabulary import NEWS, SEA
+from peftbench.tasks.sample.world import City, Thing, Time, World
 
 _ENTAILMENT, _NEUTRAL, _CONTRADICTION = 0, 1, 2
 _VARIETIES = (0.1, 0.3, 0.5)
@@ -32,24 +32,24 @@ def _stated(event: Event, facts: tuple[str, ...]) -> list[str]:
     return [fact for fact in facts if getattr(event, fact) is not None]
 
 
-def _vaguer(event: Event, fact: str) -> Event:
-    """Return the event with one fact replaced by something that follows from it."""
-    if fact == "thing" and event.thing:
-        return replace(event, thing=Thing((event.thing.kind,), event.thing.kind))
-    if fact == "time" and event.time:
-        return replace(event, time=Time((event.time.general,), event.time.general, event.time.calendar))
-    if fact == "city" and event.city:
-        return replace(event, city=City(event.city.country, event.city.country))
-    return replace(event, **{fact: None})
+def _vaguer(value: Thing | Time | City) -> Thing | Time | City:
+    """Return something that follows from the value: the wider class, the day or month, the country."""
+    if isinstance(value, Thing):
+        return Thing((value.kind,), value.kind)
+    if isinstance(value, Time):
+        return Time((value.general,), value.general, value.calendar)
+    return City(value.country, value.country)
 
 
 def _weaken(draw: Draw, event: Event, keep: str = "") -> Event:
     """Make at most one fact vaguer and drop at most one, never the one to keep."""
     vague = [fact for fact in _stated(event, ("thing", "time", "city")) if fact != keep]
     if vague and draw.chance(0.25):
-        event = _vaguer(event, draw.pick(vague))
+        fact = draw.pick(vague)
+        event = replace(event, **{fact: _vaguer(getattr(event, fact))})
     loose = [fact for fact in _stated(event, _OPTIONAL) if fact != keep]
-    if len(loose) > 1 and draw.chance(0.5):
+    # Without things changing hands, a sentence needs its circumstances to be long enough.
+    if event.thing and len(loose) > 1 and draw.chance(0.7):
         event = replace(event, **{draw.pick(loose): None})
     return event
 
