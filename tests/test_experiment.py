@@ -99,8 +99,15 @@ def test_every_method_starts_from_the_same_head(tiny_run, monkeypatch):
     assert not torch.equal(heads[0], heads[-1])
 
 
-def test_micro_batches_accumulate_to_the_same_training(tiny_run, tmp_path):
-    words = ["method=sora", "sparsity.lambda=60", f"model.path={_without_dropout(tiny_run, tmp_path)}"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["method=sora", "sparsity.lambda=60", "method.gate_l1=5"],
+        ["method=adalora", "method.rank=4", "method.target_rank=2", "method.gamma=0.5"],
+    ],
+)
+def test_micro_batches_accumulate_to_the_same_training(words, tiny_run, tmp_path):
+    words = [*words, f"model.path={_without_dropout(tiny_run, tmp_path)}"]
     whole, at_whole = run(tiny_run, *words)
     pieces, at_pieces = run(tiny_run, *words, "trainer.micro_batch_size=5")
     assert at_whole != at_pieces
@@ -320,3 +327,85 @@ def test_a_merged_backbone_is_a_plain_model_that_scores_the_same(name, tiny_run)
         predicted = model(**inputs).logits.argmax(1)
     accuracy = (predicted == torch.tensor(rows["label"])).float().mean().item()
     assert accuracy == pytest.approx(record["metrics"]["validation"]["accuracy"])
+
+
+def test_each_step_thresholds_with_its_own_level_and_its_own_rate(tiny_run, monkeypatch):
+    from peftbench.methods.sora import SoRAAttachment
+
+    clocks = []
+    after = SoRAAttachment.after_step
+    monkeypatch.setattr(
+        SoRAAttachment, "after_step", lambda self, clock: clocks.append((clock, dict(clock.lrs))) or after(self, clock)
+    )
+    words = ["method=sora", "method.gate_lr=0.01", "optimizer.warmup_ratio=0", "optimizer.schedule=linear"]
+    run(tiny_run, *words, "sparsity=linear", "sparsity.lambda=3", "sparsity.count=4")
+    assert [clock.step for clock, _ in clocks] == [1, 2, 3, 4]
+    assert [clock.strength.value for clock, _ in clocks] == pytest.approx([0, 1, 2, 3])
+    assert [lrs["gate"] for _, lrs in clocks] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+
+
+def test_adalora_selects_no_checkpoint_from_before_its_final_budget(tiny_run):
+    words = ["method=adalora", *FAST["adalora"], "trainer.eval_every=1", "method.t_initial=0", "method.t_final=1"]
+    record, path = run(tiny_run, *words)
+    lines = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    evaluated = {line["step"]: line["accuracy"] for line in lines if line["kind"] == "evaluation"}
+    assert sorted(evaluated) == [1, 2, 3, 4]
+    assert record["selection"]["step"] >= 3
+
+
+def test_a_staged_run_cut_off_in_a_later_stage_ends_like_one_that_was_not(tiny_run, tmp_path, monkeypatch):
+    from peftbench.training.loop import Loop
+
+    whole = run(tiny_run, *STAGED, "trainer.checkpoint_every=1", f"outputs={tmp_path / 'whole'}")
+    step = Loop._step
+
+    def cut(self, plan, batch, lengths):
+        if (plan.index, self.state.step) == (2, 2):
+            raise Killed
+        return step(self, plan, batch, lengths)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "_step", cut)
+        with pytest.raises(Killed):
+            run(tiny_run, *STAGED, "trainer.checkpoint_every=1")
+    resumed = run(tiny_run, *STAGED, "trainer.checkpoint_every=1")
+    same_result(whole, resumed)
+    assert whole[0]["stages"] == resumed[0]["stages"]
+
+
+@pytest.mark.parametrize(("restart", "optimizers"), [("fresh", 4), ("official", 1)])
+def test_stages_have_their_own_optimizer_unless_official_and_their_own_data_order(
+    restart, optimizers, tiny_run, monkeypatch
+):
+    from peftbench.training.loop import Loop
+
+    used, first_batches = [], {}
+    step = Loop._step
+
+    def watch(self, plan, batch, lengths):
+        if self.optimizers not in used:
+            used.append(self.optimizers)
+        first_batches.setdefault(plan.index, tuple(batch))
+        return step(self, plan, batch, lengths)
+
+    monkeypatch.setattr(Loop, "_step", watch)
+    run(tiny_run, *STAGED, "sparsity.lambda=null", "sparsity.xi=0.1", f"sparsity.restart={restart}")
+    assert len(used) == optimizers
+    assert len(set(first_batches.values())) == 4
+
+
+def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_told():
+    from types import SimpleNamespace
+
+    from peftbench.config import TrainerConfig
+    from peftbench.training.loop import Loop
+
+    parameters = [torch.nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    for limit, expected in ((0.5, 0.5), (None, 6**0.5 * 2)):
+        for p in parameters:
+            p.grad = torch.full((3,), 2.0)
+        loop = SimpleNamespace(
+            optimizers=SimpleNamespace(parameters=parameters), settings=TrainerConfig(max_grad_norm=limit)
+        )
+        assert Loop._clip(loop).item() == pytest.approx(6**0.5 * 2)
+        assert torch.cat([p.grad for p in parameters]).norm().item() == pytest.approx(expected, rel=1e-5)

@@ -31,7 +31,7 @@ class Optimizers:
         self._peaks = {group.name: group.lr or lr for group in groups}
         self.lrs = dict(self._peaks)
         main = [self._torch_group(g) for g in groups if g.rule == "main"]
-        gates = [self._torch_group(g) | {"weight_decay": 0.0} for g in groups if g.rule == "gate_adam"]
+        gates = [self._torch_group(g) for g in groups if g.rule == "gate_adam"]
         self._optimizers: list[torch.optim.Optimizer] = []
         if main:
             self._optimizers.append(_make(config, main))

@@ -258,3 +258,15 @@ def test_adalora_fails_loudly_where_its_budget_never_moved():
     train(model, attachment)
     assert attachment.selectable
     attachment.check_finished()
+
+
+def test_soras_l1_term_is_the_coefficient_times_the_mean_absolute_gate():
+    _, attachment = attached("sora", gate_l1=10.0)
+    gates = torch.cat([g.detach() for g in attachment.gates])
+    assert attachment.penalty().item() == pytest.approx(10 * gates.abs().mean().item())
+    assert attached("sora")[1].penalty() is None
+
+
+def test_soras_gates_are_never_decayed():
+    _, attachment = attached("sora")
+    assert {group.name: group.decays for group in attachment.parameter_groups()} == {"low_rank": True, "gate": False}
