@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help demo test test-slow check format clean
+.PHONY: help demo test check format clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,9 +22,6 @@ demo: .venv/ready ## SoRA on sample MRPC with a real pretrained MiniLM, about tw
 
 test: .venv/ready ## the fast tests
 	$(BIN)/python -m pytest
-
-test-slow: .venv/ready ## the tests that train for minutes
-	$(BIN)/python -m pytest -m slow
 
 check: .venv/ready ## lint, format, types, import contracts
 	$(BIN)/ruff check .

@@ -73,13 +73,22 @@ def counts(attachment: Attachment, groups: list[ParameterGroup]) -> Counts:
     return dataclasses.replace(attachment.count(), head=head)
 
 
+def check_length(model: torch.nn.Module, max_length: int) -> None:
+    """Refuse inputs longer than the backbone has positions for.
+
+    Raises:
+        ConfigurationError: they are.
+    """
+    limit = max_positions(model)
+    if max_length > limit:
+        raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
+
+
 class TokenisedSplits:
     """Every split's token rows, each tokenised when first asked for."""
 
     def __init__(self, data: TaskData, tokenizer: Any, max_length: int, model: Any):
-        limit = max_positions(model)
-        if max_length > limit:
-            raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
+        check_length(model, max_length)
         self._splits = {
             "train": data.train,
             "memorization": data.memorization,

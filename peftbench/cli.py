@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -109,6 +110,7 @@ def _carry_out(config) -> float:
     from peftbench.experiment import run_experiment
     from peftbench.record import RunFolder
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends like an interrupt: with a record.
     record, path = run_experiment(config)
     show_result(record, str(RunFolder(path).record))
     return record["objective"]
@@ -130,7 +132,10 @@ def _hydra(words: list[str]) -> int:
         except PeftbenchError as error:
             _complain(str(error))
             statuses.append(error.exit_status)
-            return float("nan")
+        except Exception as error:  # One broken job does not take the others with it.
+            _complain(f"{type(error).__name__}: {error}")
+            statuses.append(1)
+        return float("nan")
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Exceptions reach us, to be told in one line.
     sys.argv = ["peftbench", *at_home(words)]

@@ -171,7 +171,7 @@ class RunConfig:
             "method": {"name": self.method_name, **plain(self.method)},
             "model": plain(self.model),
             "optimizer": {**plain(self.optimizer), "lr": self.lr},
-            "sparsity": plain(self.sparsity.with_default()),
+            "sparsity": plain(self.sparsity.with_default()) if self.method.capabilities.gated else None,
             "data": plain(self.data),
             "trainer": plain(self.trainer),
         }
@@ -191,8 +191,15 @@ class RunConfig:
         config = self.resolved()
         for section, keys in _WITHOUT_EFFECT.items():
             config[section] = {k: v for k, v in config[section].items() if k not in keys}
-        if not self.method.capabilities.gated:
-            del config["sparsity"]
+        if "sites" in config["method"]:
+            config["method"]["sites"] = sorted(config["method"]["sites"])
+        if "selection" in found:  # What the two resolve to, whether given or by default.
+            del config["task"]["selection_metric"], config["task"]["selection_split"]
+        trainer = config["trainer"]
+        if trainer["max_steps"] is not None:
+            del trainer["epochs"]
+        if trainer["micro_batch_size"] == trainer["batch_size"]:
+            trainer["micro_batch_size"] = None
         for key in ("outputs", "experiment_name", "preset"):
             del config[key]
         return config | found

@@ -51,6 +51,7 @@ class RunReporter:
         record: Mapping[str, Any],
     ):
         self._metric = metric
+        self._kind = record["data"]["kind"]
         self._folder = folder
         self._console = screen()
         self._plans = plans
@@ -107,6 +108,7 @@ class RunReporter:
         """A logged step."""
         self._last |= {"loss": loss, **status}
         self._write("step", progress, loss=loss, **status)
+        self._last.pop("penalty", None)
         self._show()
 
     def evaluation(self, progress: LoopState, metrics: Mapping[str, float], status: Mapping[str, Any]) -> None:
@@ -116,14 +118,15 @@ class RunReporter:
         self._show()
         if not self._bar and self._settings.progress:
             stage = f"{self._plan.name} " if len(self._plans) > 1 else ""
-            self._console.print(f"{stage}step {progress.step}/{self._plan.total_steps}  {facts(self._last)}")
+            mark = "" if self._kind == "benchmark" else f"  ({self._kind} data)"
+            self._console.print(f"{stage}step {progress.step}/{self._plan.total_steps}  {facts(self._last)}{mark}")
 
     def epoch(self, progress: LoopState, seconds: float) -> None:
         """The end of an epoch."""
         self._write("epoch", progress, epoch=progress.epoch, seconds=round(seconds, 3))
 
     def _write(self, kind: str, progress: LoopState, **values: Any) -> None:
-        self._folder.append_history(kind=kind, stage=self._plan.index, step=progress.step, **values)
+        self._folder.append_history(kind=kind, data=self._kind, stage=self._plan.index, step=progress.step, **values)
 
     def _show(self) -> None:
         if self._bar:
@@ -156,9 +159,8 @@ def result_table(record: Mapping[str, Any]) -> Table:
     kind = record["data"]["kind"]
     mark = "" if kind == "benchmark" else f" on {kind.upper()} data"
     mark += " with RANDOM weights" if record["model"]["source"] == "random" else ""
-    table = Table(
-        title=f"{record['task']} · {record['method']} · {record['model']['name']}{mark}", title_justify="left"
-    )
+    model = record["model"]["name"] + (" from " + record["model"]["folder"] if "folder" in record["model"] else "")
+    table = Table(title=f"{record['task']} · {record['method']} · {model}{mark}", title_justify="left")
     table.add_column("what")
     table.add_column("value", justify="right")
     selection = record["selection"]
@@ -184,9 +186,10 @@ def result_table(record: Mapping[str, Any]) -> Table:
     return table
 
 
-def stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
-    """Algorithm 1's curve: one row per stage."""
-    table = Table(title="stages", title_justify="left")
+def stage_table(stages: Sequence[Mapping[str, Any]], kind: str) -> Table:
+    """Algorithm 1's curve on `kind` data: one row per stage."""
+    mark = "" if kind == "benchmark" else f" on {kind.upper()} data"
+    table = Table(title=f"stages{mark}", title_justify="left")
     for name in ("stage", "effective parameters", "live ranks", "generalization %", "memorization %"):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage in stages:
@@ -202,7 +205,7 @@ def show_result(record: Mapping[str, Any], path: str) -> None:
     out = paper()
     out.print(result_table(record))
     if record.get("stages"):
-        out.print(stage_table(record["stages"]))
+        out.print(stage_table(record["stages"], record["data"]["kind"]))
     for flag in record.get("flags", ()):
         out.print(f"note: {flag}")
     if record.get("reused"):

@@ -13,5 +13,9 @@ class ConfigurationError(PeftbenchError):
     exit_status = 2
 
 
+class HubUnreachableError(ConfigurationError):
+    """The hub does not answer and nothing is cached."""
+
+
 class RunError(PeftbenchError):
     """A run that started correctly and failed. Exit status 1."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from omegaconf import OmegaConf
 
 from peftbench.assembly import (
     DROPOUT,
@@ -30,8 +31,8 @@ from peftbench.console import RunReporter
 from peftbench.doors import Attachment, ParameterGroup
 from peftbench.environment import environment
 from peftbench.errors import PeftbenchError, RunError
-from peftbench.record import SCHEMA, RunFolder, Status, utc_now
-from peftbench.scoring import Scorer, suspicions
+from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
+from peftbench.scoring import NO_RANK, Scorer, suspicions
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.metrics import describe
@@ -46,7 +47,7 @@ from peftbench.training.checkpoint import (
     set_random_states,
 )
 from peftbench.training.evaluation import predictions_of
-from peftbench.training.guard import Diverged
+from peftbench.training.guard import status_of
 from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
 from peftbench.training.meter import Meter, peak_memory, reset_peak_memory
 from peftbench.training.optimizers import Optimizers
@@ -70,6 +71,8 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
         return done | {"reused": True}, folder.path
     run = _assemble(config, spec, data, folder)
     with folder.claimed(), folder.logged():
+        if (done := folder.finished()) is not None:  # Another process may have finished it meanwhile.
+            return done | {"reused": True}, folder.path
         try:
             return run.carry_out(began), folder.path
         except PeftbenchError:
@@ -80,20 +83,18 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
             raise RunError(f"{type(error).__name__}: {first} (traceback in {where})") from error
 
 
-def _status(error: BaseException) -> Status:
-    """The record's word for what ended a run."""
-    if isinstance(error, Diverged):
-        return "diverged"
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
-        return "out_of_memory"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
 def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any]) -> RunFolder:
+    weights = {k: v for k, v in weights.items() if k not in ("source", "repo", "folder")} or weights
     prints = {name: split["fingerprint"] for name, split in data.provenance["splits"].items()}
-    identity = config.identity(rows=prints, weights=weights)
+    identity = config.identity(rows=prints, weights=weights, selection=selection(config, data))
     group = f"{config.task.name}-{config.method_name}-{config.model.name}"
     return RunFolder(config.outputs / config.experiment_name / group / run_id(identity))
+
+
+def selection(config: RunConfig, data: TaskData) -> tuple[str, str]:
+    """The split and the metric that select a checkpoint."""
+    metric = config.task.selection_metric or task_spec(config.task.name).selection_metric(config.task.protocol)
+    return data.selection_split, metric
 
 
 def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFolder) -> Run:
@@ -139,10 +140,7 @@ class Run:
     meter: Meter
 
     def __post_init__(self):
-        self.selection = (
-            self.data.selection_split,
-            self.config.task.selection_metric or self.spec.selection_metric(self.config.task.protocol),
-        )
+        self.selection = selection(self.config, self.data)
         self.initial_ranks = self.attachment.ranks()
         self.stages: list[dict[str, Any]] = []
         trainer = self.config.trainer
@@ -153,6 +151,7 @@ class Run:
         """Train every stage, prune, evaluate, export, write the record; on failure the record says what failed."""
         reset_peak_memory()
         started = utc_now()
+        write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved())))
         try:
             with RunReporter(self.folder, self.config.trainer, self.plans, self.selection[1], self.record) as reporter:
                 selected = self._train(reporter, began)
@@ -183,12 +182,13 @@ class Run:
             "environment": environment(),
             "parameters": dataclasses.asdict(counts(self.attachment, self.groups)),
             "steps": {plan.name: plan.total_steps for plan in self.plans},
+            "stages": self.stages,
             "timing": {"setup_s": None},
             "error": None,
         }
 
     def _failed(self, error: BaseException) -> None:
-        self.record["status"] = _status(error)
+        self.record["status"] = status_of(error)
         self.record["error"] = {
             "type": type(error).__name__,
             "message": str(error) or type(error).__name__,
@@ -254,7 +254,7 @@ class Run:
         return save
 
     def _resume(self, saved: dict[str, Any], optimizers: Optimizers) -> tuple[LoopState, int]:
-        self.stages = saved["stages"]
+        self.stages.extend(saved["stages"])
         restore(self.model, self.attachment, saved["live"])
         optimizers.load_state_dict(saved["optimizers"])
         set_random_states(saved["random"], self.accelerator.device)
@@ -298,9 +298,8 @@ class Run:
             "objective": metrics[split][metric],
             "parameters": dataclasses.asdict(final),
             "ranks": None if final_ranks is None else {"initial": self.initial_ranks, "final": final_ranks},
-            "stages": self.stages,
             "checks": {"finalize_max_logit_difference": difference},
-            "flags": suspicions(predictions),
+            "flags": suspicions(predictions) + ([] if final_ranks is None or any(final_ranks.values()) else [NO_RANK]),
         }  # fmt: skip
 
     def _write_merged(self) -> None:
@@ -313,4 +312,7 @@ class Run:
     def _write_predictions(self) -> None:
         if self.config.trainer.predictions:
             for name in self.data.hidden:
-                write_submission(self.folder.path / "predictions", name, self.scorer.predictions(name).tolist())
+                # What is not the benchmark's cannot be mistaken for a submission to it.
+                kind = self.data.provenance["kind"]
+                folder = "predictions" if kind == "benchmark" else f"predictions-{kind}"
+                write_submission(self.folder.path / folder, name, self.scorer.predictions(name).tolist())

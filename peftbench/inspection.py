@@ -10,13 +10,13 @@ import torch
 from rich.table import Table
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from peftbench.assembly import attach, counts
+from peftbench.assembly import attach, check_length, counts
 from peftbench.backbones.anatomy import sites
 from peftbench.backbones.loading import locate, quiet_transformers, random_model
 from peftbench.config import RunConfig
 from peftbench.console import data_line, paper
 from peftbench.doors import Counts
-from peftbench.errors import ConfigurationError
+from peftbench.errors import ConfigurationError, HubUnreachableError
 from peftbench.stages import plan_stages
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import task_spec
@@ -49,9 +49,7 @@ def _training_rows(config: RunConfig) -> tuple[int, str]:
     try:
         data = load_task(spec, config.task, config.data)
         return len(data.train), data_line(data.provenance)
-    except ConfigurationError as error:
-        if config.data.source == "folder" or "hub" not in str(error):
-            raise
+    except HubUnreachableError:
         rows = spec.official_rows["train"]
         if config.task.protocol == "sora" and spec.sora_holdout:
             rows -= 1000
@@ -62,6 +60,7 @@ def _attached(config: RunConfig, total_steps: int) -> tuple[torch.nn.Module, Cou
     """The backbone on the meta device, where shapes cost nothing, with the method attached."""
     quiet_transformers()
     model = _bare(config, task_spec(config.task.name).num_outputs)
+    check_length(model, config.task.max_length)
     attachment, groups = attach(config, model, config.model.repo, total_steps)
     return model, counts(attachment, groups)
 

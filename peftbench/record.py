@@ -71,7 +71,7 @@ class RunFolder:
 
     def finished(self) -> dict[str, Any] | None:
         """The record of a completed run, or None."""
-        record = read_record(self.record) if self.record.is_file() else None
+        record = read_record(self.record)
         return record if record and record.get("status") == "completed" else None
 
     def write_record(self, record: Mapping[str, Any]) -> None:

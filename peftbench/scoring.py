@@ -51,6 +51,9 @@ class Scorer:
         return {split: self.metrics(split) for split in splits}
 
 
+NO_RANK = "no rank left: the threshold removed the whole adapter; lower sparsity.lambda or sparsity.xi"
+
+
 def suspicions(predictions: dict[str, np.ndarray]) -> list[str]:
     """What a reader should know before believing a score: splits on which every prediction is the same."""
     return [f"constant prediction on {split}" for split, p in predictions.items() if len(p) > 1 and np.ptp(p) == 0]

@@ -78,5 +78,5 @@ def stage_result(
 
 
 def _percent(value: float, reference: float) -> float | None:
-    """None where the dense stage scored 0, of which nothing is a share."""
-    return 100 * value / reference if reference else None
+    """None where the dense stage scored 0 or less (a correlation can), of which nothing is a share."""
+    return 100 * value / reference if reference > 0 else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from peftbench.config import OPTIMIZERS, DataConfig, ModelConfig, RunConfig, TaskConfig, TrainerConfig
 from peftbench.errors import ConfigurationError
-from peftbench.sparsity import SCHEDULES
+from peftbench.sparsity import SCHEDULES, Stages
 from peftbench.strict import build, did_you_mean
 from peftbench.tasks.registry import task_spec
 
@@ -48,8 +48,19 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
         experiment_name=raw["experiment_name"],
         preset=None if preset == "none" else preset,
     )
+    if isinstance(config.sparsity, Stages) and config.sparsity.restart == "official":
+        _decays(config)
     method.check(config.trainer.head, config.trainer.merge)
     return config
+
+
+def _decays(config: RunConfig) -> None:
+    """`official` stages train at the end of a schedule, where only a decaying one is 0."""
+    if config.optimizer.schedule == "constant":
+        raise ConfigurationError(
+            "sparsity.restart=official goes on at the end of the learning-rate schedule,"
+            " and optimizer.schedule=constant has none; use linear or cosine"
+        )
 
 
 def _file(section: str, choices: Mapping[str, str | None]) -> str:

@@ -284,7 +284,7 @@ def test_bf16_trains_with_fp32_adapters(tiny_run):
 def test_every_glue_task_runs_on_sample_data_and_predicts_for_submission(task, tiny_run):
     words = ["method=lora", f"task={task}", "task.max_length=32", "trainer.max_steps=2", "trainer.predictions=true"]
     record, path = run(tiny_run, *words)
-    files = {p.name for p in (path / "predictions").iterdir()}
+    files = {p.name for p in (path / "predictions-sample").iterdir()}
     names = {
         "cola": "CoLA",
         "sst2": "SST-2",
@@ -409,3 +409,76 @@ def test_gradients_are_clipped_to_the_norm_and_the_norm_before_is_told():
         )
         assert Loop._clip(loop).item() == pytest.approx(6**0.5 * 2)
         assert torch.cat([p.grad for p in parameters]).norm().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_folder_of_ones_own_is_known_by_its_files_and_refused_where_unfit(tiny_run, tiny_folder, tmp_path):
+    import shutil
+
+    from peftbench.errors import ConfigurationError
+
+    record, path = run(tiny_run, "method=lora")
+    assert record["model"]["folder"] == tiny_folder.name
+    assert "repo" not in record["model"]
+
+    moved = shutil.copytree(tiny_folder, tmp_path / "moved")
+    assert run(tiny_run, "method=lora", f"model.path={moved}")[1] == path
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(config | {"hidden_dropout_prob": 0.3}))
+    assert run(tiny_run, "method=lora", f"model.path={moved}")[1] != path
+
+    without = shutil.copytree(tiny_folder, tmp_path / "no-tokenizer")
+    for file in without.glob("token*"):
+        file.unlink()
+    with pytest.raises(ConfigurationError, match="no tokenizer"):
+        run(tiny_run, f"model.path={without}")
+    corrupt = shutil.copytree(tiny_folder, tmp_path / "corrupt")
+    (corrupt / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ConfigurationError, match="cannot load"):
+        run(tiny_run, f"model.path={corrupt}")
+    _, merged = run(tiny_run, "method=lora", "trainer.merge=true")
+    with pytest.raises(ConfigurationError, match="head of its own"):
+        run(tiny_run, f"model.path={merged / 'merged'}")
+
+
+def test_one_configuration_has_one_run_however_it_is_written(tiny_run):
+    first = run(tiny_run, "method=lora", "method.sites=[query,value]")[1]
+    for words in (
+        ["method.sites=[value,query]"],
+        ["method.sites=[query,value]", "task.selection_metric=accuracy"],
+        ["method.sites=[query,value]", "task.selection_split=validation"],
+        ["method.sites=[query,value]", "trainer.micro_batch_size=16"],
+    ):
+        assert run(tiny_run, "method=lora", *words)[1] == first, words
+
+
+def test_a_failed_staged_run_keeps_the_stages_it_finished(tiny_run, monkeypatch):
+    from peftbench.training.loop import Loop
+
+    step = Loop._step
+
+    def fail(self, plan, batch, lengths):
+        if plan.index == 2:
+            raise ValueError("a broken step")
+        return step(self, plan, batch, lengths)
+
+    monkeypatch.setattr(Loop, "_step", fail)
+    with pytest.raises(RunError, match="a broken step"):
+        run(tiny_run, *STAGED)
+    (file,) = Path(compose_run(tiny_run).outputs).rglob("record.json")
+    record = json.loads(file.read_text())
+    assert record["status"] == "failed"
+    assert [stage["name"] for stage in record["stages"]] == ["dense", "lambda=66.6667"]
+
+
+def test_the_penalty_is_logged_apart_from_the_loss(tiny_run):
+    _, path = run(tiny_run, "method=sora", "method.gate_l1=10", "trainer.log_every=1")
+    lines = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert all(line["penalty"] > 1 > line["loss"] for line in steps)
+    assert {line["data"] for line in lines} == {"sample"}
+
+
+def test_an_adapter_that_lost_every_rank_is_flagged(tiny_run):
+    record, _ = run(tiny_run, "method=sora", "sparsity.lambda=1e5", "trainer.selection=last")
+    assert sum(record["ranks"]["final"].values()) == 0
+    assert any(flag.startswith("no rank left") for flag in record["flags"])

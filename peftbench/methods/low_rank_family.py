@@ -40,6 +40,8 @@ class LowRankAttachment(Attachment):
     ):
         if not roles:
             raise ConfigurationError("method.sites: an empty list leaves nothing to train")
+        if len(set(roles)) < len(roles):
+            raise ConfigurationError(f"method.sites: {', '.join(roles)} names a role twice")
         self.model = model
         self.context = context
         self.backbone_size = elements(

@@ -102,5 +102,5 @@ class SoRAAttachment(LowRankAttachment):
         counts = super().count()
         factors = sum(p.numel() for p in super().parameter_groups()[0].parameters)
         zero = sum(int((gate == 0).sum()) for gate in self.gates)
-        hidden = min(site.in_features for site in self.layers)
+        hidden = int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         return replace(counts, paper=factors - zero * 2 * hidden)

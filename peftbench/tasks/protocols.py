@@ -49,7 +49,9 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     memorization = train.take(memorization_rows(len(train)), "memorization")
     evaluations = _selecting_first(evaluations, task)
     extra, notes = _extra(source, spec)
-    provenance = _provenance(source, task, official, notes, {"train": train, **evaluations, **hidden, **extra})
+    provenance = _provenance(
+        source, task, official, notes, {"train": train, **evaluations, **_named_apart(hidden | extra)}
+    )
     evaluations |= {name: split for name, split in extra.items() if split.labels is not None}
     return TaskData(train, evaluations, _submission_sets(spec, hidden | extra), memorization, provenance)
 
@@ -117,6 +119,11 @@ def _extra(source: Source, spec: TaskSpec) -> tuple[dict[str, Split], list[str]]
         return {}, [f"{spec.extra.name}: not in this source, so not evaluated"]
 
 
+def _named_apart(hidden: dict[str, Split]) -> dict[str, Split]:
+    """Submission sets under names of their own: under `sora`, `test` is half of the development set."""
+    return {f"submission {name}": split for name, split in hidden.items()}
+
+
 def _submission_sets(spec: TaskSpec, splits: dict[str, Split]) -> dict[str, Split]:
     """Hidden splits by the submission's name: `mrpc`, `mnli_matched`, `ax`."""
     return {
@@ -136,7 +143,10 @@ def _row_differences(spec: TaskSpec, splits: dict[str, Split]) -> list[str]:
 def _provenance(
     source: Source, task: TaskConfig, differences: list[str], notes: list[str], splits: dict[str, Split]
 ) -> dict[str, Any]:
-    """What the record says of the data. `kind` is `benchmark` only where every row is the official release's."""
+    """What the record says of the data. `kind` is `benchmark` where every split has the official release's rows.
+
+    Their number is what is checked here; the fingerprints tell two versions of the same size apart.
+    """
     kind = "sample" if source.kind == "sample" else "partial" if differences else "benchmark"
     return {
         **source.described,

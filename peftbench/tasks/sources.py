@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.config import DataConfig
-from peftbench.errors import ConfigurationError
+from peftbench.errors import ConfigurationError, HubUnreachableError
 from peftbench.tasks.base import Split, TaskSpec, fingerprint
 
 HUB = {"glue": ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")}
@@ -91,7 +91,7 @@ def _hub_reader(repo: str, revision: str) -> Callable[[str, str], Columns]:
         except (OSError, ValueError) as error:
             if "Unknown split" in str(error):
                 raise FileNotFoundError(f"{repo} {task} {split}") from error
-            raise ConfigurationError(
+            raise HubUnreachableError(
                 f"{task}: cannot load {repo} from the hub ({type(error).__name__}). Either connect to the network and"
                 " run again, or give a folder of Parquet files (data=folder data.root=...), or try the built-in"
                 " sample (data=sample)"

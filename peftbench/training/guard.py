@@ -1,4 +1,4 @@
-"""Non-finite numbers, caught before they reach the weights."""
+"""Non-finite numbers, caught before they reach the weights, and the word for how a run ended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from peftbench.errors import RunError
+from peftbench.record import Status
 
 
 class Diverged(RunError):
@@ -22,3 +23,12 @@ def check_finite(loss: Tensor, gradient_norm: Tensor, step: int) -> None:
     """Raise `Diverged` unless both scalars are finite. Waits for the device once."""
     if not bool(torch.isfinite(loss + gradient_norm)):
         raise Diverged(step, "the gradient's norm" if bool(torch.isfinite(loss)) else "the loss")
+
+
+def status_of(error: BaseException) -> Status:
+    """The record's word for what ended a run."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
+        return "out_of_memory"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

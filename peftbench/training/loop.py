@@ -97,7 +97,7 @@ class Loop:
         model: with the method attached. attachment: its doors. optimizers: over all trained parameters.
         rows: the tokenised training split. settings: the trainer's. accelerator: device and precision.
         evaluate: metrics on the selection split. metric: which of them selects; larger is better.
-        save: writes a resumable checkpoint. seed: the run's.
+        save: writes a resumable checkpoint. seed: the run's. penalty: the last step's, logged apart from the loss.
     """
 
     model: nn.Module
@@ -113,6 +113,7 @@ class Loop:
     seed: int
     save: Callable[[LoopState], None]
     state: LoopState = field(default_factory=LoopState)
+    penalty: Tensor | None = None
 
     def run(self, plan: Plan) -> Selected:
         """Train the stage to its end and leave the model as the selected checkpoint.
@@ -143,7 +144,8 @@ class Loop:
             state.in_epoch += 1
             self.reporter.advance(1)
             if state.step % self.settings.log_every == 0:
-                self.reporter.step(state, float(loss), self.attachment.status())
+                apart = {} if self.penalty is None else {"penalty": float(self.penalty)}
+                self.reporter.step(state, float(loss), self.attachment.status() | apart)
             ended = state.in_epoch == len(batches) or state.step == plan.total_steps
             due = self._is_due(self.settings.eval_every, ended) or state.step == plan.total_steps
             save = self._is_due(self.settings.checkpoint_every, ended)
@@ -183,6 +185,8 @@ class Loop:
             with self.accelerator.autocast():
                 loss = self.model(**inputs).loss * share
             penalty = self.attachment.penalty()
+            if penalty is not None:
+                self.penalty = penalty.detach()
             self.accelerator.backward(loss if penalty is None else loss + penalty * share)
             total += loss.detach()
             self.meter.tokens += int(lengths[rows].sum())

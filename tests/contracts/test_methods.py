@@ -270,3 +270,21 @@ def test_soras_l1_term_is_the_coefficient_times_the_mean_absolute_gate():
 def test_soras_gates_are_never_decayed():
     _, attachment = attached("sora")
     assert {group.name: group.decays for group in attachment.parameter_groups()} == {"low_rank": True, "gate": False}
+
+
+def test_soras_threshold_goes_with_the_gates_own_rate():
+    _, attachment = attached("sora")
+    with torch.no_grad():
+        for gate in attachment.gates:
+            gate.fill_(1.0)
+    lrs = {"low_rank": 0.5, "gate": 0.1}
+    attachment.after_step(Clock(1, TOTAL, 0, lrs, Strength(2.0, scales_with_lr=True)))
+    assert all(torch.allclose(gate, torch.full_like(gate, 0.8)) for gate in attachment.gates)
+
+
+def test_the_released_count_is_by_hidden_size_even_where_only_wide_maps_are_adapted():
+    _, attachment = attached("sora", sites=("ffn_out",))
+    with torch.no_grad():
+        for gate in attachment.gates:
+            gate.zero_()
+    assert attachment.count().paper == 2 * (4 * (32 + 64) - 4 * 2 * 32)

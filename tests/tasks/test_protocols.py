@@ -196,7 +196,7 @@ def test_provenance_names_every_split_that_is_read(tmp_path):
     data = load(tmp_path, "mnli", submission=True)
     assert {name: split["rows"] for name, split in data.provenance["splits"].items()} == {
         "train": 40, "validation_matched": 12, "validation_mismatched": 12,
-        "test_matched": 6, "test_mismatched": 6, "ax": 6,
+        "submission test_matched": 6, "submission test_mismatched": 6, "submission ax": 6,
     }  # fmt: skip
     assert data.provenance["splits"]["train"]["fingerprint"] == data.train.fingerprint
 
