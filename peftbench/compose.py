@@ -50,6 +50,9 @@ def hydra_errors() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigurationError(one_line(error)) from error
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        # The folder that Hydra makes for a sweep; jobs answer for their own files.
+        raise ConfigurationError(f"outputs: cannot write to {error.filename} ({error.strerror})") from error
     except ValueError as error:
         # Hydra's word on `method=null`, `method=3`, `=3`: it names no key.
         if "Config group override" not in str(error):

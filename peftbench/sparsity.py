@@ -15,7 +15,8 @@ from peftbench.strict import bounded
 
 DEFAULT_LAMBDA = 2.0
 """λ where neither `sparsity.lambda` nor `sparsity.xi` is given: about a quarter of N(0,1) gates end at zero where
-Σ λη_t is 0.35, as in three epochs of MRPC at learning rate 1e-3."""
+Σ λη_t is 0.35, as in three epochs of MRPC at learning rate 1e-3. Gates move at most about η_t a step, so with λ above 1
+and thousands of steps every rank goes: train long with less, or with a preset's ξ."""
 
 Spacing = Literal["linear", "log_linear", "exp_linear"]
 Operator = Literal["soft", "official"]

@@ -396,3 +396,11 @@ def test_doctor_tells_versions_and_what_is_reachable(run):
     assert status == (0 if out[-1] == "ready" else 1)
     assert torch.__version__ in text
     assert "not reachable: cached files, folders and wheels still work" in text
+
+
+def test_a_sweep_into_a_file_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = run("-m", "method=lora,sora", "data=sample", f"outputs={tmp_path / 'file'}")
+    assert status == 2
+    assert err.strip().startswith("peftbench: error: outputs: cannot write")
+    assert err.strip().count("\n") == 0
