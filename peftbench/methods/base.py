@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,7 +32,7 @@ class Capabilities:
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """A method's hyper-parameters. Its docstring is its card; `conf/method/<name>.yaml` has the same keys."""
 
     default_lr: ClassVar[float] = 1e-3
@@ -52,6 +53,6 @@ class Method:
         if head == "freeze" and not self.capabilities.trains_without_head:
             raise ConfigurationError("trainer.head=freeze: this method trains only the head, so nothing would train")
 
+    @abstractmethod
     def attach(self, model: nn.Module, context: Context) -> Attachment:
         """Change `model` (all of it frozen) and return the live attachment."""
-        raise NotImplementedError

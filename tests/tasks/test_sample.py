@@ -6,21 +6,10 @@ import re
 from collections import Counter
 
 import pytest
+from glue_folder import TEXTS
 
 from peftbench.tasks.sample import SAMPLE_TASKS, sample_split
 
-TEXTS = {
-    "cola": ["sentence"],
-    "sst2": ["sentence"],
-    "mrpc": ["sentence1", "sentence2"],
-    "stsb": ["sentence1", "sentence2"],
-    "qqp": ["question1", "question2"],
-    "mnli": ["premise", "hypothesis"],
-    "qnli": ["question", "sentence"],
-    "rte": ["sentence1", "sentence2"],
-    "wnli": ["sentence1", "sentence2"],
-    "ax": ["premise", "hypothesis"],
-}
 USUAL_SPLITS = {"train": 2000, "validation": 400, "test": 400}
 SPLITS = dict.fromkeys(TEXTS, USUAL_SPLITS) | {
     "mnli": {
