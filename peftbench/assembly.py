@@ -15,6 +15,7 @@ from peftbench.config import RunConfig
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
 from peftbench.tasks.base import TaskData
+from peftbench.tasks.registry import task_spec
 from peftbench.training.batching import TokenRows, tokenise
 from peftbench.training.optimizers import check_groups
 
@@ -49,13 +50,15 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def attach(
-    config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int
+    config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int, tokenizer: Any = None
 ) -> tuple[Attachment, list[ParameterGroup]]:
     """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group."""
     model.requires_grad_(False)
     head = head_modules(model)
     generator = torch.Generator().manual_seed(stream_seed(config.seed, METHOD))
-    attachment = config.method.attach(model, Context(generator, total_steps, backbone_id, head))
+    words = tuple(label.replace("_", " ") for label in task_spec(config.task.name).labels)
+    context = Context(generator, total_steps, backbone_id, head, tokenizer, words)
+    attachment = config.method.attach(model, context)
     groups = attachment.parameter_groups()
     if config.trainer.head == "train":
         parameters = [p for name in head for p in model.get_submodule(name).parameters()]
@@ -80,7 +83,7 @@ def check_length(model: torch.nn.Module, max_length: int) -> None:
         ConfigurationError: they are.
     """
     limit = max_positions(model)
-    if max_length > limit:
+    if limit is not None and max_length > limit:
         raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
 
 

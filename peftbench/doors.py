@@ -22,12 +22,16 @@ class Context:
         total_steps: optimizer steps of the run (of the first stage, where there are stages).
         backbone_id: hub id or name of the backbone, for the export.
         head: names of the head's modules, for the export.
+        tokenizer: the backbone's; None where only shapes are asked for.
+        label_words: the task's classes in words, in order; () for a regression.
     """
 
     generator: torch.Generator
     total_steps: int
     backbone_id: str
     head: tuple[str, ...] = ()
+    tokenizer: Any = None
+    label_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,10 @@ class Attachment:
     def count(self) -> Counts:
         """Numbers of parameters as of now."""
         raise NotImplementedError
+
+    def analysis(self) -> dict[str, Any]:
+        """What the method's paper looks at inside it, as JSON values: drawn later, written beside the record."""
+        return {}
 
     def check_finished(self) -> None:
         """Raise RunError where training did not do what the method promises."""

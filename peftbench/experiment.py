@@ -26,6 +26,7 @@ from peftbench.assembly import (
     stream_seed,
 )
 from peftbench.backbones.loading import load_backbone, origin
+from peftbench.backbones.projections import fuse
 from peftbench.config import RunConfig, run_id
 from peftbench.console import RunReporter
 from peftbench.doors import Attachment, ParameterGroup
@@ -104,7 +105,7 @@ def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFold
     model = backbone.model.to(accelerator.device)
     tokenised = TokenisedSplits(data, backbone.tokenizer, config.task.max_length, backbone.model)
     plans = plan_stages(config, len(data.train))
-    attachment, groups = attach(config, model, backbone.identity, plans[0].total_steps)
+    attachment, groups = attach(config, model, backbone.identity, plans[0].total_steps, backbone.tokenizer)
     meter = Meter(accelerator.device)
     return Run(
         config,
@@ -306,6 +307,7 @@ class Run:
         """The plain transformers model, last of all: nothing is left of the method's modules afterwards."""
         if self.config.trainer.merge:
             self.attachment.merge()
+            fuse(self.model)
             self.model.save_pretrained(self.folder.path / "merged")  # type: ignore[operator]
             self.rows.tokenizer.save_pretrained(self.folder.path / "merged")
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from peftbench.assembly import attach, check_length, counts
 from peftbench.backbones.anatomy import sites
 from peftbench.backbones.loading import locate, quiet_transformers, random_model
+from peftbench.backbones.projections import split_fused
 from peftbench.config import RunConfig
 from peftbench.console import data_line, paper
 from peftbench.doors import Counts
@@ -73,7 +74,9 @@ def _bare(config: RunConfig, outputs: int) -> torch.nn.Module:
         folder = locate(config.model).folder
         try:
             shape = AutoConfig.from_pretrained(str(folder), num_labels=outputs)
-            return AutoModelForSequenceClassification.from_config(shape)
+            model = AutoModelForSequenceClassification.from_config(shape)
+            split_fused(model)
+            return model
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"model.path: cannot read {folder}: {str(error).splitlines()[0]}") from error
 

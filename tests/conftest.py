@@ -30,6 +30,10 @@ TINY = {
     "distilbert": {"model_type": "distilbert"},
     "electra": {"model_type": "electra", "embedding_size": 32},
     "mpnet": {"model_type": "mpnet"},
+    "gpt2": {"model_type": "gpt2", "n_inner": 64, "bos_token_id": 2, "eos_token_id": 3},
+    "llama": {"model_type": "llama", "num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3},
+    "t5": {"model_type": "t5", "eos_token_id": 3, "decoder_start_token_id": 0},
+    "bart": {"model_type": "bart", "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3},
 }
 
 
@@ -47,17 +51,42 @@ def tiny_architecture(family: str) -> dict:
         shape = {
             "vocab_size": 600, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 140,
         }  # fmt: skip
+    if family == "t5":
+        shape = {"vocab_size": 600, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    if family == "bart":
+        shape = {"vocab_size": 600, "d_model": 32, "max_position_embeddings": 140} | {
+            f"{stack}_{key}": value
+            for stack in ("encoder", "decoder")
+            for key, value in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 64))
+        }
     return shape | TINY[family]
 
 
 def tiny_model(family: str = "bert", outputs: int = 2, seed: int = 0):
     """A random tiny classifier of `family`, in evaluation mode."""
+    from transformers import AutoModelForSequenceClassification
+
+    return _tiny(AutoModelForSequenceClassification, family, seed, num_labels=outputs)
+
+
+def tiny_generator(family: str, seed: int = 0):
+    """A random tiny language model of `family` (a decoder or an encoder-decoder), in evaluation mode."""
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    auto = AutoModelForSeq2SeqLM if family in ("t5", "bart") else AutoModelForCausalLM
+    return _tiny(auto, family, seed)
+
+
+def _tiny(auto, family: str, seed: int, **changes):
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
+
+    from peftbench.backbones.projections import split_fused
 
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(**tiny_architecture(family), num_labels=outputs, pad_token_id=0)
-    return AutoModelForSequenceClassification.from_config(config).eval()
+    model = auto.from_config(AutoConfig.for_model(**tiny_architecture(family), pad_token_id=0, **changes))
+    split_fused(model)
+    return model.eval()
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from peftbench.config import ModelConfig
+from peftbench.backbones.projections import split_fused
 from peftbench.errors import ConfigurationError
 
 
@@ -147,9 +148,19 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int) -> Backbone:
     except Exception as error:  # Broken files surface as whatever the library that met them first raises.
         raise ConfigurationError(_cannot_load(config, located, error)) from error
     _check_shape(config, model)
-    if tokenizer.pad_token_id is None:
-        raise ConfigurationError(f"model {config.name}: its tokenizer has no padding token")
+    split_fused(model)
+    _agree_on_padding(config, tokenizer, model)
     return Backbone(model, tokenizer, config.repo if not config.path else where, described)
+
+
+def _agree_on_padding(config: ModelConfig, tokenizer: Any, model: nn.Module) -> None:
+    """Decoders come without a padding token: the end of text pads, and the model pools the last token before it."""
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigurationError(f"model {config.name}: its tokenizer has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = tokenizer.pad_token_id  # type: ignore[union-attr]
 
 
 def _check_fresh_head(config: ModelConfig, model: nn.Module, drawn: Sequence[str]) -> None:
@@ -191,7 +202,9 @@ def random_model(config: ModelConfig, num_outputs: int) -> nn.Module:
             shape = AutoConfig.from_pretrained(folder, num_labels=num_outputs)
         else:
             shape = AutoConfig.for_model(**(config.architecture or {}), num_labels=num_outputs)
-        return AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32)
+        split_fused(model)
+        return model
     except (ValueError, TypeError, OSError) as error:
         raise ConfigurationError(f"model.architecture: {str(error).splitlines()[0]}") from error
 

@@ -38,6 +38,11 @@ class LowRankLinear(nn.Module):
         self.gate = nn.Parameter(torch.ones(rank, device=device)) if gated else None
 
     @property
+    def weight(self) -> Tensor:
+        """W, (O, I). T5 asks its feed-forward maps for their type."""
+        return self.linear.weight
+
+    @property
     def rank(self) -> int:
         """R."""
         return self.lora_A.shape[0]

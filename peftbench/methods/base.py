@@ -35,6 +35,7 @@ class Capabilities:
 class Method(ABC):
     """A method's hyper-parameters. Its docstring is its card; `conf/method/<name>.yaml` has the same keys."""
 
+    name: ClassVar[str]
     default_lr: ClassVar[float] = 1e-3
     capabilities: ClassVar[Capabilities] = Capabilities()
 

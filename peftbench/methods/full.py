@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
-from peftbench.methods.adapter_files import head_tensors, write_files
+from peftbench.backbones.projections import fused_tensors
+from peftbench.doors import Context, ParameterGroup
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.registry import register
+from peftbench.methods.stored_tensors import StoredTensors
 
 
 @register("full")
@@ -28,40 +28,32 @@ class Full(Method):
 
     def attach(self, model: nn.Module, context: Context) -> FullAttachment:
         """Unfreeze the backbone."""
-        return FullAttachment(model, context)
+        return FullAttachment(model, context, self)
 
 
-class FullAttachment(Attachment):
+class FullAttachment(StoredTensors):
     """The backbone itself."""
 
-    def __init__(self, model: nn.Module, context: Context):
-        self.model = model
-        self.head = context.head
-        self.backbone_id = context.backbone_id
+    def __init__(self, model: nn.Module, context: Context, method: Full):
+        super().__init__(model, context, method)
         in_head = tuple(f"{name}." for name in context.head)
-        self.parameters = {n: p for n, p in model.named_parameters() if not n.startswith(in_head)}
-        for parameter in self.parameters.values():
+        self.parameters = [p for n, p in model.named_parameters() if not n.startswith(in_head)]
+        for parameter in self.parameters:
             parameter.requires_grad_(True)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Groups `backbone` and, undecayed, `backbone_no_decay` (biases and layer norms)."""
-        vectors = [p for p in self.parameters.values() if p.ndim < 2]
-        matrices = [p for p in self.parameters.values() if p.ndim >= 2]
+        vectors = [p for p in self.parameters if p.ndim < 2]
+        matrices = [p for p in self.parameters if p.ndim >= 2]
         groups = [
             ParameterGroup("backbone", matrices),
             ParameterGroup("backbone_no_decay", vectors, decays=False),
         ]
         return [group for group in groups if group.parameters]
 
-    def count(self) -> Counts:
-        """Everything is trained, effective and stored."""
-        size = elements(list(self.parameters.values()))
-        return Counts(backbone=size, trained=size, effective=size, stored=size)
+    def stored(self) -> dict[str, Tensor]:
+        """All weights by the architecture's own names."""
+        return fused_tensors(super().stored(), self.model)
 
     def merge(self) -> None:
         """Nothing to fold: the backbone is the result."""
-
-    def export(self, folder: Path) -> None:
-        """All weights, head included, by their own names."""
-        tensors = {n: p.detach() for n, p in self.parameters.items()} | head_tensors(self.model, self.head)
-        write_files(folder, tensors, {"method": "full", "base_model_name_or_path": self.backbone_id})

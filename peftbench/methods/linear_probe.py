@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from torch import nn
 
-from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
-from peftbench.methods.adapter_files import head_tensors, write_files
+from peftbench.doors import Context, ParameterGroup
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.registry import register
+from peftbench.methods.stored_tensors import StoredTensors
 
 
 @register("linear_probe")
@@ -29,29 +28,15 @@ class LinearProbe(Method):
 
     def attach(self, model: nn.Module, context: Context) -> LinearProbeAttachment:
         """Leave the model as it is."""
-        return LinearProbeAttachment(model, context)
+        return LinearProbeAttachment(model, context, self)
 
 
-class LinearProbeAttachment(Attachment):
+class LinearProbeAttachment(StoredTensors):
     """Nothing but the head, which the experiment trains."""
-
-    def __init__(self, model: nn.Module, context: Context):
-        self.model = model
-        self.context = context
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """None: the head's group is the experiment's."""
         return []
 
-    def count(self) -> Counts:
-        """Zero everywhere but the backbone."""
-        head = elements(list(head_tensors(self.model, self.context.head).values()))
-        return Counts(elements(list(self.model.parameters())) - head, trained=0, effective=0, stored=0)
-
     def merge(self) -> None:
         """Nothing to fold."""
-
-    def export(self, folder: Path) -> None:
-        """The head's tensors."""
-        config = {"method": "linear_probe", "base_model_name_or_path": self.context.backbone_id}
-        write_files(folder, head_tensors(self.model, self.context.head), config)

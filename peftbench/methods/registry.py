@@ -20,6 +20,7 @@ def register(name: str) -> Callable[[_M], _M]:
     """Class decorator: `name` in the configuration means this class. It stands in the module of the same name."""
 
     def decorate(cls: _M) -> _M:
+        cls.name = name
         _CLASSES[name] = cls
         return cls
 
