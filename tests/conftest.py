@@ -33,7 +33,7 @@ TINY = {
     "gpt2": {"model_type": "gpt2", "n_inner": 64, "bos_token_id": 2, "eos_token_id": 3},
     "llama": {"model_type": "llama", "num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3},
     "t5": {"model_type": "t5", "eos_token_id": 3, "decoder_start_token_id": 0},
-    "bart": {"model_type": "bart", "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3},
+    "bart": {"model_type": "bart", "init_std": 0.2, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3},
 }
 
 

@@ -1,23 +1,21 @@
 """Anatomy of a transformer: which module plays which role in which layer.
 
 Architectures name the same linear maps differently (`query`, `query_proj`, `q_lin`, `q_proj`, `c_attn`). A method
-names roles instead, so that one configuration serves every backbone. A new architecture is one entry in
-`FAMILIES`. Everything here reads names and shapes only, so it works on the meta device too.
+names roles instead, so that one configuration serves every backbone. Everything here reads names and shapes only, so
+it works on the meta device too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import nn
 
+from peftbench.backbones.families import FAMILIES, ROLES, Family, Stack
 from peftbench.errors import ConfigurationError
 from peftbench.strict import did_you_mean
-
-ROLES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
-"""The linear maps of a transformer layer, in the order of its forward pass."""
 
 
 @dataclass(frozen=True)
@@ -57,190 +55,6 @@ class Attention:
     kind: str
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A list of alike transformer layers.
-
-    Attributes:
-        path: of the stack's module in the base model ("" where the base model is the stack).
-        layers: path of the list of layers in the base model.
-        roles: role -> pattern (`fnmatch`) of the linear maps' whole names inside one layer. The whole name is
-            matched, never its end: BERT's `output.dense` is also the end of `attention.output.dense`. A pattern
-            without a wildcard names one map; with one, several (self and cross attention, a gated feed-forward pair).
-        attentions: kind -> path inside one layer.
-        kind: `encoder` or `decoder`.
-        ffn_norm: path inside one layer of the layer norm over residual plus feed-forward, in post-norm architectures.
-    """
-
-    path: str
-    layers: str
-    roles: Mapping[str, str]
-    attentions: Mapping[str, str]
-    kind: str = "encoder"
-    ffn_norm: str | None = None
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where an architecture keeps its parts. Paths are relative to the base model.
-
-    Attributes:
-        stacks: one, or the encoder's and the decoder's.
-        embeddings: path of the embeddings module.
-        pooler: path of the pooler inside the base model, for models that have one.
-        positions: path of the table of learned absolute positions, for models that have one.
-    """
-
-    stacks: tuple[Stack, ...]
-    embeddings: str = "embeddings"
-    pooler: str | None = None
-    positions: str | None = None
-
-
-_BERT_ROLES = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "ffn_in": "intermediate.dense",
-    "ffn_out": "output.dense",
-}
-
-
-def _bert_like(attention: str = "attention.self", **roles: str) -> tuple[Stack, ...]:
-    return (
-        Stack("encoder", "encoder.layer", _BERT_ROLES | roles, {"self": attention}, ffn_norm="output.LayerNorm"),
-    )
-
-
-_LLAMA = Family(
-    stacks=(
-        Stack(
-            "",
-            "layers",
-            roles={
-                "query": "self_attn.q_proj",
-                "key": "self_attn.k_proj",
-                "value": "self_attn.v_proj",
-                "attention_output": "self_attn.o_proj",
-                "ffn_in": "mlp.[gu]*_proj",
-                "ffn_out": "mlp.down_proj",
-            },
-            attentions={"self": "self_attn"},
-            kind="decoder",
-        ),
-    ),
-    embeddings="embed_tokens",
-)
-
-
-def _t5(kind: str, feed_forward: int, attentions: Mapping[str, str]) -> Stack:
-    roles = {
-        "query": "layer.*Attention.q",
-        "key": "layer.*Attention.k",
-        "value": "layer.*Attention.v",
-        "attention_output": "layer.*Attention.o",
-        "ffn_in": f"layer.{feed_forward}.DenseReluDense.wi*",
-        "ffn_out": f"layer.{feed_forward}.DenseReluDense.wo",
-    }
-    return Stack(kind, f"{kind}.block", roles, attentions, kind)
-
-
-def _bart(kind: str, attentions: Mapping[str, str]) -> Stack:
-    roles = {
-        "query": "*attn.q_proj",
-        "key": "*attn.k_proj",
-        "value": "*attn.v_proj",
-        "attention_output": "*attn.out_proj",
-        "ffn_in": "fc1",
-        "ffn_out": "fc2",
-    }
-    return Stack(kind, f"{kind}.layers", roles, attentions, kind, ffn_norm="final_layer_norm")
-
-
-FAMILIES: Mapping[str, Family] = {
-    "bert": Family(_bert_like(), pooler="pooler", positions="embeddings.position_embeddings"),
-    "roberta": Family(_bert_like(), pooler="pooler", positions="embeddings.position_embeddings"),
-    "electra": Family(_bert_like(), positions="embeddings.position_embeddings"),
-    "deberta-v2": Family(
-        _bert_like(
-            query="attention.self.query_proj", key="attention.self.key_proj", value="attention.self.value_proj"
-        ),
-        positions="embeddings.position_embeddings",
-    ),
-    "distilbert": Family(
-        (
-            Stack(
-                "transformer",
-                "transformer.layer",
-                roles={
-                    "query": "attention.q_lin",
-                    "key": "attention.k_lin",
-                    "value": "attention.v_lin",
-                    "attention_output": "attention.out_lin",
-                    "ffn_in": "ffn.lin1",
-                    "ffn_out": "ffn.lin2",
-                },
-                attentions={"self": "attention"},
-                ffn_norm="output_layer_norm",
-            ),
-        ),
-        positions="embeddings.position_embeddings",
-    ),
-    "mpnet": Family(
-        _bert_like(
-            "attention.attn",
-            query="attention.attn.q",
-            key="attention.attn.k",
-            value="attention.attn.v",
-            attention_output="attention.attn.o",
-        ),
-        pooler="pooler",
-        positions="embeddings.position_embeddings",
-    ),
-    # The fused projection is split while loading: see `peftbench.backbones.projections`.
-    "gpt2": Family(
-        (
-            Stack(
-                "",
-                "h",
-                roles={
-                    "query": "attn.c_attn.query",
-                    "key": "attn.c_attn.key",
-                    "value": "attn.c_attn.value",
-                    "attention_output": "attn.c_proj",
-                    "ffn_in": "mlp.c_fc",
-                    "ffn_out": "mlp.c_proj",
-                },
-                attentions={"self": "attn"},
-                kind="decoder",
-            ),
-        ),
-        embeddings="wte",
-        positions="wpe",
-    ),
-    "llama": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "t5": Family(
-        (
-            _t5("encoder", 1, {"self": "layer.0.SelfAttention"}),
-            _t5("decoder", 2, {"self": "layer.0.SelfAttention", "cross": "layer.1.EncDecAttention"}),
-        ),
-        embeddings="shared",
-    ),
-    "bart": Family(
-        (
-            _bart("encoder", {"self": "self_attn"}),
-            _bart("decoder", {"self": "self_attn", "cross": "encoder_attn"}),
-        ),
-        embeddings="shared",
-        positions="encoder.embed_positions",
-    ),
-}
-"""`config.model_type` -> its family."""
-
-
 def sites(model: nn.Module, roles: Sequence[str]) -> tuple[Site, ...]:
     """The linear maps that play `roles`, by layer, then in the order of `ROLES`.
 
@@ -252,8 +66,8 @@ def sites(model: nn.Module, roles: Sequence[str]) -> tuple[Site, ...]:
 
     Raises:
         ConfigurationError: an unknown role, or an architecture that `FAMILIES` lacks.
-        RuntimeError: a layer without one of the roles, or with two modules for one; the model is not built
-            as its `model_type` says.
+        RuntimeError: a layer without one of the roles, or a map that plays two; the model is not built as its
+            `model_type` says.
     """
     for role in roles:
         if role not in ROLES:
@@ -277,9 +91,8 @@ def attentions(model: nn.Module) -> tuple[Attention, ...]:
     """
     return tuple(
         Attention(_join(name, path), index, stack.kind, kind)
-        for stack, index, name, layer in _layers(model)
+        for stack, index, name, _ in _layers(model)
         for kind, path in stack.attentions.items()
-        if layer.get_submodule(path) is not None
     )
 
 
@@ -300,7 +113,7 @@ def backbone(model: nn.Module) -> nn.Module:
 
 
 def embeddings(model: nn.Module) -> str:
-    """Qualified name of the embeddings module (word, position and type embeddings with their layer norm).
+    """Qualified name of the embeddings module: the table of words, in BERT's kin with all that is added to it.
 
     Raises:
         ConfigurationError: an architecture that `FAMILIES` lacks.
@@ -309,7 +122,7 @@ def embeddings(model: nn.Module) -> str:
 
 
 def layer_norms(model: nn.Module) -> tuple[str, ...]:
-    """Qualified names of the backbone's layer normalisations (RMS ones too), the embeddings' first, in module order."""
+    """Qualified names of the backbone's layer normalisations in module order: RMS ones too, and Qwen3's of q and k."""
     prefix = _name_of(model, backbone(model))
     return tuple(
         _join(prefix, name)
@@ -324,14 +137,28 @@ def stacks(model: nn.Module) -> dict[str, str]:
     return {stack.kind: _join(prefix, stack.path) for stack in _family(model).stacks}
 
 
+def positions(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that turn a token's position into a vector or a rotation, called with position ids last.
+
+    Empty where positions are relative, or are counted inside the table's module (BART).
+    """
+    base, family = backbone(model), _family(model)
+    prefix = _name_of(model, base)
+    found = family.positions if family.positions is not None else "rotary_emb"
+    holder = dict(base.named_modules()).get(found)
+    if holder is None or hasattr(holder, "offset"):
+        return ()
+    return (_join(prefix, found),)
+
+
 def max_positions(model: nn.Module) -> int | None:
     """Tokens that an input may have; None where positions are relative without end (T5).
 
     RoBERTa, MPNet and BART leave the first rows of their tables to no token.
     """
     path = _family(model).positions
-    holder = None if path is None else getattr(backbone(model).get_submodule(path.rpartition(".")[0]),
-                                               path.rpartition(".")[2], None)  # fmt: skip
+    # Models without absolute positions keep the attribute as None.
+    holder = None if path is None else dict(backbone(model).named_modules()).get(path)
     if not isinstance(holder, nn.Embedding):  # DeBERTa's positions are relative, Llama's rotary.
         limit = getattr(model.config, "max_position_embeddings", None)  # type: ignore[union-attr]
         return None if limit is None else int(limit)
@@ -389,15 +216,17 @@ def _layers(model: nn.Module) -> Iterator[tuple[Stack, int, str, nn.Module]]:
 
 
 def _sites(layer_name: str, layer: nn.Module, index: int, role: str, stack: Stack) -> Iterator[Site]:
-    pattern = stack.roles[role]
     found = [
         (name, module)
         for name, module in layer.named_modules()
-        if isinstance(module, nn.Linear) and fnmatchcase(name, pattern)
+        if isinstance(module, nn.Linear) and fnmatchcase(name, stack.roles[role])
     ]
-    if not found or (len(found) > 1 and not set("*[") & set(pattern)):
-        names = ", ".join(name for name, _ in found) or "none"
-        raise RuntimeError(f"{layer_name}: expected one linear map {pattern!r} for {role}, found {names}")
+    if not found:
+        raise RuntimeError(f"{layer_name}: expected a linear map {stack.roles[role]!r} for {role}, found none")
+    for name, _ in found:
+        played = [other for other in ROLES if fnmatchcase(name, stack.roles[other])]
+        if len(played) > 1:
+            raise RuntimeError(f"{layer_name}: {name} plays {' and '.join(played)}; a map has one role")
     for name, linear in found:
         yield Site(_join(layer_name, name), index, role, linear.in_features, linear.out_features, stack.kind)
 

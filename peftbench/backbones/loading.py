@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftbench.config import ModelConfig
 from peftbench.backbones.projections import split_fused
+from peftbench.backbones.quantisation import quantise
+from peftbench.config import ModelConfig
 from peftbench.errors import ConfigurationError
 
 
@@ -22,7 +23,7 @@ class Backbone:
     """A loaded model.
 
     Attributes:
-        model: with its task head, in float32, on the CPU. tokenizer: transformers' fast tokenizer.
+        model: with its task head, on the CPU, in float32 but for what is quantised. tokenizer: transformers' fast tokenizer.
         identity: what an export names as its base: the hub id, or the local folder.
         origin: what the record says of it: source, repo, revision, digest of the weights; no local path.
     """
@@ -150,6 +151,8 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int) -> Backbone:
     _check_shape(config, model)
     split_fused(model)
     _agree_on_padding(config, tokenizer, model)
+    if config.quantization is not None:
+        quantise(model, config.double_quant)
     return Backbone(model, tokenizer, config.repo if not config.path else where, described)
 
 

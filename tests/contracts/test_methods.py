@@ -26,6 +26,8 @@ METHODS = {
     "lora": {"rank": 4},
     "sora": {"rank": 4},
     "adalora": {"rank": 4, "target_rank": 2},
+    "prefix_tuning": {"length": 5, "mlp_hidden": 16},
+    "p_tuning_v2": {"length": 5},
 }
 """One row per method: what it is attached with here."""
 REFUSED: dict[tuple[str, str], str] = {}
