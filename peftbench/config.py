@@ -45,6 +45,8 @@ class ModelConfig:
         weights_sha256: expected digest of `model.safetensors`.
         weights: `random` draws them from `architecture`, for counts and tests.
         architecture: the fields of the published `config.json` that define the shape.
+        quantization: `nf4` keeps the layers' linear maps in 4 bits; a method that needs it sets it.
+        double_quant: whether the constants of nf4's blocks are quantised too.
     """
 
     name: str
@@ -56,6 +58,8 @@ class ModelConfig:
     weights_sha256: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
     architecture: dict | None = None
+    quantization: Literal["nf4"] | None = None
+    double_quant: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,16 +74,29 @@ class _Scheduled:
 
 
 @dataclass(frozen=True)
-class AdamW(_Scheduled):
-    """torch.optim.AdamW."""
+class _Adam(_Scheduled):
+    """What both kinds of AdamW have."""
 
-    name: Literal["adamw"] = "adamw"
     betas: tuple[float, ...] = (0.9, 0.999)
     eps: float = bounded(1e-8, above=0)
 
     def __post_init__(self):
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             raise ValueError(f"betas: {list(self.betas)} must be two numbers in [0, 1)")
+
+
+@dataclass(frozen=True)
+class AdamW(_Adam):
+    """torch.optim.AdamW."""
+
+    name: Literal["adamw"] = "adamw"
+
+
+@dataclass(frozen=True)
+class PagedAdamW(_Adam):
+    """bitsandbytes.optim.PagedAdamW32bit: states move to the host's memory while the CUDA device is short of it."""
+
+    name: Literal["paged_adamw"] = "paged_adamw"
 
 
 @dataclass(frozen=True)
@@ -98,8 +115,8 @@ class SGD(_Scheduled):
     momentum: float = bounded(0.9, at_least=0, at_most=1)
 
 
-Optimizer = AdamW | Adafactor | SGD
-OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "adafactor": Adafactor, "sgd": SGD}
+Optimizer = AdamW | PagedAdamW | Adafactor | SGD
+OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "paged_adamw": PagedAdamW, "adafactor": Adafactor, "sgd": SGD}
 
 
 @dataclass(frozen=True)
@@ -200,6 +217,8 @@ class RunConfig:
             del trainer["epochs"]
         if trainer["micro_batch_size"] == trainer["batch_size"]:
             trainer["micro_batch_size"] = None
+        if config["model"]["quantization"] is None:  # A run of before the two keys keeps its identity.
+            del config["model"]["quantization"], config["model"]["double_quant"]
         for key in ("outputs", "experiment_name", "preset"):
             del config[key]
         return config | found
