@@ -14,7 +14,7 @@ help: ## what can be made
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade "pip>=24"
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,dev,quantised]"
 	@touch $@
 
 demo: .venv/ready ## SoRA on sample MRPC with a real pretrained MiniLM, about two minutes

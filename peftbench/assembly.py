@@ -11,13 +11,14 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from peftbench.backbones.anatomy import head_modules, max_positions
+from peftbench.backbones.quantisation import require_bitsandbytes
 from peftbench.config import RunConfig
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
 from peftbench.tasks.base import TaskData
 from peftbench.tasks.registry import task_spec
 from peftbench.training.batching import TokenRows, tokenise
-from peftbench.training.optimizers import check_groups
+from peftbench.training.optimizers import check_groups, check_paging
 
 HEAD, METHOD, DROPOUT = 0, 1, 3
 """Streams of the run's seed; each draw has its own, so that one method's draws never shift another's."""
@@ -29,6 +30,17 @@ _DEFAULT_THREADS = torch.get_num_threads()
 def stream_seed(seed: int, stream: int) -> int:
     """A seed for one purpose of a run, unrelated to those of other purposes and other runs."""
     return int(np.random.SeedSequence([seed, stream]).generate_state(1)[0])
+
+
+def check_machine(config: RunConfig) -> None:
+    """Refuse what this machine cannot do, before data or weights are touched.
+
+    Raises:
+        ConfigurationError: a paged optimizer without CUDA, or quantised weights without bitsandbytes.
+    """
+    check_paging(config.optimizer, config.trainer.device)
+    if config.model.quantization is not None:
+        require_bitsandbytes()
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:

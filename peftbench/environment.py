@@ -11,7 +11,7 @@ from typing import Any
 
 PACKAGES = (
     "peftbench", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core", "omegaconf",
-    "safetensors", "tokenizers", "numpy", "peft",
+    "safetensors", "tokenizers", "numpy", "peft", "bitsandbytes",
 )  # fmt: skip
 
 

@@ -21,12 +21,14 @@ from peftbench.assembly import (
     HEAD,
     TokenisedSplits,
     attach,
+    check_machine,
     counts,
     make_accelerator,
     stream_seed,
 )
 from peftbench.backbones.loading import load_backbone, origin
 from peftbench.backbones.projections import fuse
+from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.config import RunConfig, run_id
 from peftbench.console import RunReporter
 from peftbench.doors import Attachment, ParameterGroup
@@ -64,6 +66,7 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
         RunError: training failed; the record says how.
     """
     began = time.perf_counter()
+    check_machine(config)
     spec = task_spec(config.task.name)
     data = load_task(spec, config.task, config.data, submission=config.trainer.predictions)
     weights = origin(config.model)
@@ -105,22 +108,11 @@ def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFold
     model = backbone.model.to(accelerator.device)
     tokenised = TokenisedSplits(data, backbone.tokenizer, config.task.max_length, backbone.model)
     plans = plan_stages(config, len(data.train))
+    memory = backbone_megabytes(model)
     attachment, groups = attach(config, model, backbone.identity, plans[0].total_steps, backbone.tokenizer)
     meter = Meter(accelerator.device)
-    return Run(
-        config,
-        spec,
-        data,
-        folder,
-        backbone.origin,
-        accelerator,
-        model,
-        attachment,
-        groups,
-        tokenised,
-        plans,
-        meter,
-    )
+    loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, meter)
+    return Run(config, spec, data, folder, backbone.origin, *loaded)
 
 
 @dataclass
@@ -134,6 +126,7 @@ class Run:
     origin: dict[str, Any]
     accelerator: Accelerator
     model: torch.nn.Module
+    memory: dict[str, float]
     attachment: Attachment
     groups: list[ParameterGroup]
     rows: TokenisedSplits
@@ -163,7 +156,7 @@ class Run:
             self._failed(error)
             raise
         finally:
-            self.record |= {"started": started, "ended": utc_now(), "memory": peak_memory()}
+            self.record |= {"started": started, "ended": utc_now(), "memory": peak_memory() | self.memory}
             self.record["timing"] = {**self.record["timing"], **self.meter.timing()}
             self.folder.write_record(self.record)
         return self.record
@@ -281,7 +274,8 @@ class Run:
         self.attachment.finalize()
         logits = {name: self.scorer.logits(name) for name in self.data.evaluations}
         difference = float(np.abs(logits[split] - before).max())
-        limit = 0.1 if self.config.trainer.precision == "bf16" else 1e-3
+        halved = self.config.trainer.precision == "bf16" or self.config.model.quantization is not None
+        limit = 0.1 if halved else 1e-3
         if not difference <= limit:
             raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
         predictions = {name: predictions_of(values) for name, values in logits.items()}

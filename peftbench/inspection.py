@@ -11,9 +11,10 @@ from rich.table import Table
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from peftbench.assembly import attach, check_length, counts
-from peftbench.backbones.anatomy import sites
+from peftbench.backbones.anatomy import ROLES, sites
 from peftbench.backbones.loading import locate, quiet_transformers, random_model
 from peftbench.backbones.projections import split_fused
+from peftbench.backbones.quantisation import packed_bytes
 from peftbench.config import RunConfig
 from peftbench.console import data_line, paper
 from peftbench.doors import Counts
@@ -157,12 +158,13 @@ def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts) ->
     rows = config.trainer.micro_batch_size or config.trainer.batch_size
     length, hidden, heads = config.task.max_length, shape.hidden_size, shape.num_attention_heads
     trained = numbers.trained + numbers.head
-    weights = 4 * (numbers.backbone + numbers.head)
+    unquantised = 4 * numbers.backbone
+    weights = unquantised + 4 * numbers.head - _saved(config)
     if not math.isclose(numbers.trained, numbers.backbone):
         weights += 4 * numbers.trained
     halves = 1 if config.trainer.precision == "bf16" else 2
     layer = halves * length * rows * hidden * (34 + 5 * heads * length / hidden)
-    states = {"adamw": 8, "adafactor": 4, "sgd": 4}[config.optimizer.name]
+    states = {"adamw": 8, "paged_adamw": 8, "adafactor": 4, "sgd": 4}[config.optimizer.name]
     parts = {
         "weights": weights,
         "gradients": 4 * trained,
@@ -171,4 +173,16 @@ def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts) ->
     }
     rows_ = [(name, f"{size / _MB:,.0f} MB") for name, size in parts.items()]
     rows_.append(("in all", f"{sum(parts.values()) / _MB:,.0f} MB"))
+    if config.model.quantization is not None:
+        names = f"backbone in {config.model.quantization}", "in fp32", "in bf16"
+        sizes = unquantised - _saved(config), unquantised, unquantised / 2
+        rows_ += [(name, f"{size / _MB:,.0f} MB") for name, size in zip(names, sizes, strict=True)]
     return _table(f"memory, estimated ({rows} rows of {length} tokens)", rows_)
+
+
+def _saved(config: RunConfig) -> int:
+    """Bytes by which the backbone is smaller than in float32."""
+    if config.model.quantization is None:
+        return 0
+    maps = [site.in_features * site.out_features for site in sites(_bare(config, 2), ROLES)]
+    return sum(4 * size - packed_bytes(size, config.model.double_quant) for size in maps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
     _task_exists(parts["task"])
     _folder_name("model.name", parts["model"].name)
     method_name, method = _method(raw["method"], _file("method", choices))
+    parts["model"] = _base(parts["model"], method_name, method.capabilities.quantised_base)
     preset = choices.get("preset")
     config = RunConfig(
         **parts,
@@ -52,6 +54,18 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
         _decays(config)
     method.check(config.trainer.head, config.trainer.merge)
     return config
+
+
+def _base(model: ModelConfig, method_name: str, quantised: str) -> ModelConfig:
+    """The model as the method can have it: one that needs a quantised base gets one without being asked."""
+    if quantised == "needed" and model.quantization is None:
+        return dataclasses.replace(model, quantization="nf4")
+    if quantised == "refused" and model.quantization is not None:
+        raise ConfigurationError(
+            f"model.quantization={model.quantization}: method {method_name} does not go with quantised weights;"
+            " leave it null, or take a method that adapts frozen linear maps from beside them"
+        )
+    return model
 
 
 def _decays(config: RunConfig) -> None:

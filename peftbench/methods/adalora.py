@@ -49,7 +49,7 @@ class AdaLoRA(Method):
     """
 
     default_lr: ClassVar[float] = 1e-3
-    capabilities: ClassVar[Capabilities] = Capabilities(mergeable=True, exports_peft=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(mergeable=True, exports_peft=True, quantised_base="allowed")
 
     rank: int = bounded(12, at_least=1)
     target_rank: int = bounded(8, at_least=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -22,6 +22,7 @@ class Capabilities:
         gated: it reads the sparsity schedule.
         trains_without_head: something trains even where the head is frozen.
         identity_at_start: attaching it leaves the backbone's outputs as they were.
+        quantised_base: whether the backbone's linear maps may be in 4 bits.
     """
 
     mergeable: bool = False
@@ -29,6 +30,7 @@ class Capabilities:
     gated: bool = False
     trains_without_head: bool = True
     identity_at_start: bool = True
+    quantised_base: Literal["needed", "allowed", "refused"] = "refused"
 
 
 @dataclass(frozen=True)

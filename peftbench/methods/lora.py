@@ -35,7 +35,7 @@ class LoRA(Method):
     """
 
     default_lr: ClassVar[float] = 1e-3
-    capabilities: ClassVar[Capabilities] = Capabilities(mergeable=True, exports_peft=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(mergeable=True, exports_peft=True, quantised_base="allowed")
 
     rank: int = bounded(8, at_least=1)
     alpha: float = bounded(16.0, above=0)

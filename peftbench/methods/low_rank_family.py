@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.backbones.anatomy import Site, sites
+from peftbench.backbones.quantisation import backbone_elements, dequantise
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
 from peftbench.layers.low_rank import LowRankLinear
@@ -44,9 +45,7 @@ class LowRankAttachment(Attachment):
             raise ConfigurationError(f"method.sites: {', '.join(roles)} names a role twice")
         self.model = model
         self.context = context
-        self.backbone_size = elements(
-            [p for n, p in model.named_parameters() if not n.startswith(tuple(f"{h}." for h in context.head))]
-        )
+        self.backbone_size = backbone_elements(model, context.head)
         self.layers: dict[Site, LowRankLinear] = {}
         for site in sites(model, roles):
             layer = make(model.get_submodule(site.name))  # type: ignore[arg-type]
@@ -96,7 +95,8 @@ class LowRankAttachment(Attachment):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """W ← W + s·B diag(g) A at every site; the linear map stands alone again."""
+        """W ← W + s·B diag(g) A at every site; the linear map stands alone again. Nothing stays in 4 bits."""
+        dequantise(self.model)
         for site, layer in self.layers.items():
             weight = layer.linear.weight
             weight.copy_((weight.to(layer.lora_A.dtype) + layer.delta()).to(weight.dtype))

@@ -46,7 +46,9 @@ class SoRA(Method):
 
     default_lr: ClassVar[float] = 1e-3
     # Gates of one and zero B leave the output as it was; so do random gates.
-    capabilities: ClassVar[Capabilities] = Capabilities(mergeable=True, exports_peft=True, gated=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        mergeable=True, exports_peft=True, gated=True, quantised_base="allowed"
+    )
 
     rank: int = bounded(8, at_least=1)
     alpha: float = bounded(16.0, above=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from peftbench.backbones.quantisation import backbone_elements
 from peftbench.doors import Attachment, Context, Counts, elements
 from peftbench.methods.adapter_files import head_tensors, write_files
 from peftbench.methods.base import Method
@@ -25,8 +26,7 @@ class StoredTensors(Attachment):
         self.model = model
         self.context = context
         self.method = method
-        in_head = tuple(f"{name}." for name in context.head)
-        self.backbone_size = elements([p for n, p in model.named_parameters() if not n.startswith(in_head)])
+        self.backbone_size = backbone_elements(model, context.head)
 
     def stored(self) -> dict[str, Tensor]:
         """What is kept after training, without the head. By default every parameter of the method's groups."""

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from peftbench.config import SGD, Adafactor, AdamW, Optimizer
+from peftbench.config import SGD, Adafactor, AdamW, Optimizer, PagedAdamW
 from peftbench.doors import ParameterGroup
+from peftbench.errors import ConfigurationError
 from peftbench.layers.proximal import GateAdam
 from peftbench.training.schedule import lr_factor
 
@@ -79,10 +80,30 @@ class Optimizers:
 def _make(config: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if isinstance(config, AdamW):
         return torch.optim.AdamW(groups, betas=config.betas, eps=config.eps, fused=True)  # type: ignore[arg-type]
+    if isinstance(config, PagedAdamW):
+        from bitsandbytes.optim import PagedAdamW32bit
+
+        return PagedAdamW32bit(groups, betas=config.betas, eps=config.eps)  # type: ignore[arg-type]
     if isinstance(config, Adafactor):
         return torch.optim.Adafactor(groups, beta2_decay=config.beta2_decay)
     assert isinstance(config, SGD)
     return torch.optim.SGD(groups, momentum=config.momentum)
+
+
+def check_paging(config: Optimizer, device: str) -> None:
+    """Refuse a paged optimizer where there is no CUDA memory to page out of.
+
+    Args:
+        config: the configured optimizer.
+        device: the trainer's, `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigurationError: it is one, and there is none.
+    """
+    if isinstance(config, PagedAdamW) and (device == "cpu" or not torch.cuda.is_available()):
+        raise ConfigurationError(
+            "optimizer=paged_adamw pages out of a CUDA device's memory, and this run has none; use optimizer=adamw"
+        )
 
 
 def check_groups(model: nn.Module, groups: Sequence[ParameterGroup]) -> None:

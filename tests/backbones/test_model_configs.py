@@ -22,6 +22,8 @@ KEYS = [
     "weights_sha256",
     "weights",
     "architecture",
+    "quantization",
+    "double_quant",
 ]
 PARAMETERS = {
     "bert_base": 109_483_778,

@@ -28,6 +28,13 @@ METHODS = {
     "adalora": {"rank": 4, "target_rank": 2},
     "prefix_tuning": {"length": 5, "mlp_hidden": 16},
     "p_tuning_v2": {"length": 5},
+    "houlsby": {"size": 4, "cross_attention": True},
+    "pfeiffer": {"reduction": 4},
+    "parallel_adapter": {"size": 4},
+    "scaled_parallel_adapter": {"size": 4, "scaling": "learned"},
+    "adapter_drop": {"drop": 1, "placement": "houlsby", "size": 4},
+    "compacter": {"reduction": 4},
+    "ia3": {},
 }
 """One row per method: what it is attached with here."""
 REFUSED: dict[tuple[str, str], str] = {}

@@ -1,0 +1,249 @@
+"""Virtual tokens before a model's first layer. Shapes: B rows, P virtual tokens, N real ones, D embedding width."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+
+class Provider(Protocol):
+    """What gives the virtual tokens of a forward pass.
+
+    Attributes:
+        mask: (R, P), zero where a row's prompt is shorter than P; None: all P count in every row.
+    """
+
+    mask: Tensor | None
+
+    @property
+    def length(self) -> int:
+        """P."""
+        ...
+
+    def __call__(self) -> Tensor:
+        """One prompt for all rows, (P, D), or one for each of R rows, (R, P, D)."""
+        ...
+
+
+class Prompt(nn.Module):
+    """One trained prompt for all rows (Lester et al. 2021).
+
+    Attributes:
+        weight: (P, D), fp32.
+    """
+
+    mask: Tensor | None = None
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    @property
+    def length(self) -> int:
+        """P."""
+        return self.weight.shape[0]
+
+    def forward(self) -> Tensor:
+        """The weight, (P, D)."""
+        return self.weight
+
+
+@dataclass
+class RowPrompts:
+    """Each row its own prompt: several trained prompts over one frozen backbone in one batch.
+
+    Attributes:
+        vectors: (R, P, D).
+        mask: (R, P), or None where all prompts are P long. A batch of k·R rows (beams) repeats each row k times.
+    """
+
+    vectors: Tensor
+    mask: Tensor | None = None
+
+    @classmethod
+    def by_task(cls, prompts: Sequence[Tensor], tasks: Tensor) -> RowPrompts:
+        """Row i has `prompts[tasks[i]]`; prompts are (P_t, D), of whatever lengths."""
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=tasks.device)
+        mask = torch.arange(int(lengths.max()), device=tasks.device) < lengths[:, None]
+        return cls(pad_sequence(list(prompts), batch_first=True)[tasks], mask[tasks].long())
+
+    @property
+    def length(self) -> int:
+        """P, the longest."""
+        return self.vectors.shape[1]
+
+    def __call__(self) -> Tensor:
+        """The vectors, (R, P, D)."""
+        return self.vectors
+
+
+class PromptedInputs:
+    """Hooks that put a provider's virtual tokens before the real ones.
+
+    The host is called as ever, with N tokens; what runs inside has P + N. Virtual tokens take the first positions and
+    real ones follow, whichever side padding is on. An encoder without positions that follow the mask gets its leading
+    padding moved behind the real tokens. A causal host's positions are counted along the mask; with a cache that is
+    not empty, nothing is prepended, and mask and positions count the virtual tokens in it.
+
+    Args:
+        host: the module that takes `input_ids` and `attention_mask`: the base model, or an encoder stack.
+        embedding: where the host's token embeddings are, as they are when the host runs.
+        provider: see `Provider`.
+        causal: whether the host is a decoder.
+        first_position: the position id of an input's first token.
+
+    Attributes:
+        provider: may be exchanged between forward passes.
+    """
+
+    def __init__(
+        self,
+        host: nn.Module,
+        embedding: Callable[[], nn.Module],
+        provider: Provider,
+        causal: bool = False,
+        first_position: int = 0,
+    ):
+        self.provider = provider
+        self._embedding = embedding
+        self._causal = causal
+        self._first = first_position
+        self._names = tuple(inspect.signature(host.forward).parameters)
+        self._width: int | None = None
+        self._order: Tensor | None = None
+        host.register_forward_pre_hook(self._widen, with_kwargs=True)
+
+    def narrow(self, *modules: nn.Module) -> None:
+        """Make the modules, the host last, give hidden states of the N real tokens only. Attention maps stay whole."""
+        for module in modules:
+            module.register_forward_hook(lambda _module, _args, output: self._each(output, self.provider.length))
+
+    def keep_order(self, module: nn.Module) -> None:
+        """Make the module give all P + N hidden states, in the order of prompt and input."""
+        module.register_forward_hook(lambda _module, _args, output: self._each(output, 0))
+
+    def widen_memory(self, decoder: nn.Module) -> None:
+        """Widen the `encoder_attention_mask` that a decoder is called with, as the host's output is widened."""
+        names = tuple(inspect.signature(decoder.forward).parameters)
+
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            inputs = dict(zip(names, args, strict=False)) | kwargs
+            memory = inputs.get("encoder_hidden_states")
+            if memory is not None:
+                rows, real = memory.shape[0], memory.shape[1] - self.provider.length
+                mask = _mask(inputs.get("encoder_attention_mask"), rows, real, memory.device)
+                if mask.shape[1] == real:
+                    inputs["encoder_attention_mask"] = torch.cat([self._prompt_mask(mask), mask], 1)
+            return (), inputs
+
+        decoder.register_forward_pre_hook(hook, with_kwargs=True)
+
+    def _widen(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[()], dict[str, Any]]:
+        inputs = dict(zip(self._names, args, strict=False)) | kwargs
+        cache = inputs.get("past_key_values")
+        seen = 0 if cache is None else int(cache.get_seq_length())
+        tokens = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+        assert isinstance(tokens, Tensor)
+        rows, real = tokens.shape[0], tokens.shape[1]
+        before = seen - self.provider.length if seen else 0
+        mask = _mask(inputs.get("attention_mask"), rows, before + real, tokens.device)
+        prompt_mask = self._prompt_mask(mask)
+        inputs["attention_mask"] = torch.cat([prompt_mask, mask], 1)
+        inputs["position_ids"] = self._positions(inputs, prompt_mask, real, cached=bool(seen))
+        if inputs["position_ids"] is None:
+            del inputs["position_ids"]
+        self._width, self._order = None, None
+        if not seen:
+            self._prepend(inputs)
+            self._width = self.provider.length + real
+            self._lead_with_real_tokens(inputs, prompt_mask, mask)
+        return (), inputs
+
+    def _prepend(self, inputs: dict[str, Any]) -> None:
+        """Vectors in place of ids, with the prompt's first; token types of the prompt are zero."""
+        embeds = inputs.get("inputs_embeds")
+        if embeds is None:
+            embeds = self._embedding()(inputs["input_ids"])
+        # The host takes one of the two; as a keyword, None is what it has by default.
+        inputs["input_ids"] = None
+        vectors = self.provider().to(embeds)
+        rows = embeds.shape[0]
+        vectors = vectors.expand(rows, -1, -1) if vectors.ndim == 2 else _for_rows(vectors, rows)
+        inputs["inputs_embeds"] = torch.cat([vectors, embeds], 1)
+        types = inputs.get("token_type_ids")
+        if types is not None:
+            inputs["token_type_ids"] = torch.cat([types.new_zeros(rows, vectors.shape[1]), types.expand(rows, -1)], 1)
+
+    def _positions(self, inputs: dict[str, Any], prompt_mask: Tensor, real: int, cached: bool) -> Tensor | None:
+        """Position ids, (B, P + N), or (B, N) behind a cache; None where the host's own count from 0 is right."""
+        given = inputs.get("position_ids")
+        if given is None and not self._causal:
+            return None
+        if given is None:
+            whole = inputs["attention_mask"].long().cumsum(1) - 1
+            return whole.clamp(min=0)[:, -(real if cached else self.provider.length + real) :]
+        counted = prompt_mask.long().cumsum(1)
+        shifted = given + counted[:, -1:]
+        return shifted if cached else torch.cat([(counted - 1).clamp(min=0) + self._first, shifted], 1)
+
+    def _lead_with_real_tokens(self, inputs: dict[str, Any], prompt_mask: Tensor, mask: Tensor) -> None:
+        """Move leading padding to the end of its row, where the host's positions are places in the row."""
+        if self._causal:
+            return
+        moved = torch.cat([prompt_mask == 0, mask.long().cumsum(1) == 0], 1)
+        # Right-padded batches, all that training makes, stay as they are.
+        if not bool((moved[:, :-1] & ~moved[:, 1:]).any()):
+            return
+        self._order = moved.long().argsort(1, stable=True)
+        for name in ("inputs_embeds", "attention_mask", "token_type_ids", "position_ids"):
+            if inputs.get(name) is not None:
+                inputs[name] = _gather(inputs[name], self._order)
+
+    def _each(self, output: Any, start: int) -> Any:
+        """`output` with every (B, P + N, D) tensor in it back in order, from `start` on."""
+        if isinstance(output, Tensor):
+            if output.ndim != 3 or output.shape[1] != self._width:
+                return output
+            if self._order is not None:
+                output = _gather(output, self._order.argsort(1))
+            return output[:, start:]
+        if isinstance(output, dict):
+            for name in list(output):
+                output[name] = self._each(output[name], start)
+            return output
+        if isinstance(output, (tuple, list)):
+            return type(output)(self._each(value, start) for value in output)
+        return output
+
+    def _prompt_mask(self, mask: Tensor) -> Tensor:
+        """(B, P) in the type of the real tokens' mask."""
+        if self.provider.mask is None:
+            return mask.new_ones(mask.shape[0], self.provider.length)
+        return _for_rows(self.provider.mask, mask.shape[0]).to(mask)
+
+
+def _mask(mask: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    if mask is None:
+        return torch.ones(rows, columns, dtype=torch.long, device=device)
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise ValueError("virtual tokens need attention_mask of shape (rows, tokens); generate without a static cache")
+    return mask
+
+
+def _for_rows(tensor: Tensor, rows: int) -> Tensor:
+    if rows % tensor.shape[0]:
+        raise ValueError(f"prompts for {tensor.shape[0]} rows do not fit a batch of {rows} rows")
+    return tensor.repeat_interleave(rows // tensor.shape[0], 0)
+
+
+def _gather(tensor: Tensor, order: Tensor) -> Tensor:
+    index = order if tensor.ndim == 2 else order.unsqueeze(-1).expand(-1, -1, tensor.shape[-1])
+    return tensor.gather(1, index)
