@@ -74,7 +74,7 @@ class BottleneckAttachment(StoredTensors):
 
 
 def bottleneck_groups(adapters: Placed) -> list[ParameterGroup]:
-    """Groups `adapter` and, undecayed, `adapter_no_decay`; a parameter that several adapters share stands in it once."""
+    """Groups `adapter` and, undecayed, `adapter_no_decay`; what several adapters share stands in it once."""
     own = list({id(p): p for adapter in adapters.values() for p in adapter.parameters()}.values())
     return [
         ParameterGroup("adapter", [p for p in own if p.ndim > 1]),
