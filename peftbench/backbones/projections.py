@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 FUSED = ("query", "key", "value")
+"""The parts of the fused map, in the order of its outputs."""
+
+_CONV1D = re.compile(r"(^|\.)h\.\d+\.(attn|mlp)\.c_(fc|proj)$")
+"""The names of the maps that the architecture keeps transposed but not fused."""
 
 
 class SplitProjections(nn.Module):
@@ -46,7 +50,7 @@ def fuse(model: nn.Module) -> None:
     for name, module in list(model.named_modules()):
         if isinstance(module, SplitProjections):
             _put(model, name, _conv1d([module.query, module.key, module.value]))
-        elif isinstance(module, nn.Linear) and re.search(r"\.h\.\d+\.(attn|mlp)\.c_(fc|proj)$", name):
+        elif isinstance(module, nn.Linear) and _CONV1D.search(name):
             _put(model, name, _conv1d([module]))
 
 
@@ -58,7 +62,8 @@ def fused_tensors(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, 
     for name, tensor in tensors.items():
         match = re.fullmatch(r"(.*\.c_attn)\.(query|key|value)\.(weight|bias)", name)
         if match is None:
-            own[name] = tensor.T if re.search(r"\.h\.\d+\.(attn|mlp)\.c_(fc|proj)\.weight$", name) else tensor
+            turned = name.endswith(".weight") and _CONV1D.search(name.removesuffix(".weight"))
+            own[name] = tensor.T if turned else tensor
         elif match[2] == "query":
             parts = [tensors[f"{match[1]}.{part}.{match[3]}"] for part in FUSED]
             own[f"{match[1]}.{match[3]}"] = torch.cat([p.T if p.ndim > 1 else p for p in parts], dim=-1)

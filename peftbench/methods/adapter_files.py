@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from peftbench.backbones.projections import FUSED, SplitProjections
+
 
 @dataclass(frozen=True)
 class LowRankUpdate:
@@ -35,26 +37,55 @@ def write_low_rank(
 ) -> None:
     """Write a low-rank adapter and the head so that `peft.PeftModel.from_pretrained` loads them.
 
-    PEFT scales by alpha/rank of each site, so a site of rank R gets alpha = scaling·R by its full path. It refuses
-    rank 0 and an empty adapter: sites without rank are left out, and where none has any, one zero rank stands in.
+    PEFT scales by alpha/rank of each site, so a site of rank R gets alpha = scaling·R by its full path.
 
     Args:
         folder: created if missing.
-        updates: one per site.
+        updates: what `peft_updates` made of the sites'.
         model: where the head's tensors are.
         head: names of the head's modules; PEFT keeps whole modules, found by the end of their names.
         backbone_id: what `base_model_name_or_path` will say.
     """
-    live = [u for u in updates if len(u.a)]
-    if not live:
-        first = updates[0]
-        live = [LowRankUpdate(first.name, torch.zeros(1, first.a.shape[1]), torch.zeros(first.b.shape[0], 1), 1.0)]
     tensors = {}
-    for update in live:
+    for update in updates:
         tensors[f"base_model.model.{update.name}.lora_A.weight"] = update.a
         tensors[f"base_model.model.{update.name}.lora_B.weight"] = update.b
     tensors |= {f"base_model.model.{name}": tensor for name, tensor in head_tensors(model, head).items()}
-    write_files(folder, tensors, _config(live, head, backbone_id))
+    write_files(folder, tensors, _config(updates, model, head, backbone_id))
+
+
+def peft_updates(updates: Sequence[LowRankUpdate], model: nn.Module) -> list[LowRankUpdate]:
+    """The updates as the file holds them: of the maps that the stock architecture has, all with a rank.
+
+    PEFT refuses rank 0 and an empty adapter: sites without rank are left out, and where none has any, one zero rank
+    stands in.
+    """
+    stock = _of_fused_maps(updates, model)
+    if live := [u for u in stock if len(u.a)]:
+        return live
+    first = stock[0]
+    return [LowRankUpdate(first.name, first.a.new_zeros(1, first.a.shape[1]), first.b.new_zeros(len(first.b), 1), 1.0)]
+
+
+def _of_fused_maps(updates: Sequence[LowRankUpdate], model: nn.Module) -> list[LowRankUpdate]:
+    """One update of the fused map in place of those of its query, key and value.
+
+    Their A are stacked to (ΣR, I) and their B put into the rows of (3·O, ΣR) that are theirs, so the sum is exact. The
+    first one's scaling holds for all: what another has more or less goes into its B.
+    """
+    fused: dict[str, LowRankUpdate] = {}
+    for update in updates:
+        name, a, b, scaling = update.name, update.a, update.b, update.scaling
+        parent, _, part = name.rpartition(".")
+        if isinstance(model.get_submodule(parent), SplitProjections):
+            name, rows = parent, [b if part == other else torch.zeros_like(b) for other in FUSED]
+            b = torch.cat(rows)
+        if name in fused:
+            first = fused[name]
+            a, b = torch.cat([first.a, a]), torch.cat([first.b, b * (scaling / first.scaling)], dim=1)
+            scaling = first.scaling
+        fused[name] = LowRankUpdate(name, a, b, scaling)
+    return list(fused.values())
 
 
 def write_files(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -69,12 +100,14 @@ def write_files(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str
     os.replace(partial, folder / "adapter_config.json")
 
 
-def _config(live: Sequence[LowRankUpdate], head: Sequence[str], backbone_id: str) -> dict[str, Any]:
-    ranks = {u.name: len(u.a) for u in live}
-    alphas = {u.name: u.scaling * len(u.a) for u in live}
+def _config(
+    updates: Sequence[LowRankUpdate], model: nn.Module, head: Sequence[str], backbone_id: str
+) -> dict[str, Any]:
+    ranks = {u.name: len(u.a) for u in updates}
+    alphas = {u.name: u.scaling * len(u.a) for u in updates}
     return {
         "peft_type": "LORA",
-        "task_type": "SEQ_CLS",
+        "task_type": _task_type(model),
         "base_model_name_or_path": backbone_id,
         "target_modules": sorted(ranks),
         "r": max(ranks.values()),
@@ -83,7 +116,15 @@ def _config(live: Sequence[LowRankUpdate], head: Sequence[str], backbone_id: str
         "alpha_pattern": alphas,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": False,
+        # GPT-2 keeps all its maps transposed.
+        "fan_in_fan_out": any(isinstance(module, SplitProjections) for module in model.modules()),
         "inference_mode": True,
         "modules_to_save": sorted(head) or None,
     }
+
+
+def _task_type(model: Any) -> str:
+    """PEFT's word for what the model is for: one with an output projection onto the vocabulary writes text."""
+    if model.get_output_embeddings() is None:
+        return "SEQ_CLS"
+    return "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"

@@ -14,7 +14,7 @@ from peftbench.doors import Attachment, Context, Counts, ParameterGroup, element
 from peftbench.errors import ConfigurationError
 from peftbench.layers.low_rank import LowRankLinear
 from peftbench.layers.surgery import replace_module
-from peftbench.methods.adapter_files import LowRankUpdate, write_low_rank
+from peftbench.methods.adapter_files import LowRankUpdate, peft_updates, write_low_rank
 
 ALL_SITES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 
@@ -70,16 +70,16 @@ class LowRankAttachment(Attachment):
         return dict(zip([site.name for site in self.layers], live, strict=True))
 
     def count(self) -> Counts:
-        """Counts; `effective` is Σ live rank · (in + out), exact for every site."""
+        """Counts; `effective` is Σ live rank · (in + out), exact for every site; `stored`, the file's."""
         ranks = self.ranks()
         effective = sum(ranks[site.name] * (site.in_features + site.out_features) for site in self.layers)
         trained = elements([p for group in self.parameter_groups() for p in group.parameters])
-        stored = effective or self._placeholder_size()
+        stored = elements([factor for update in self._exported() for factor in (update.a, update.b)])
         return Counts(self.backbone_size, trained, effective, stored)
 
-    def _placeholder_size(self) -> int:
-        first = next(iter(self.layers))
-        return first.in_features + first.out_features
+    def _exported(self) -> list[LowRankUpdate]:
+        updates = [LowRankUpdate(site.name, *layer.folded(), layer.scaling) for site, layer in self.layers.items()]
+        return peft_updates(updates, self.model)
 
     def finalize(self) -> None:
         """Drop zero ranks and fold the gate: every site becomes a plain LoRA, or the bare linear map."""
@@ -104,5 +104,4 @@ class LowRankAttachment(Attachment):
 
     def export(self, folder: Path) -> None:
         """PEFT's own format, gates folded, zero ranks left out."""
-        updates = [LowRankUpdate(site.name, *layer.folded(), layer.scaling) for site, layer in self.layers.items()]
-        write_low_rank(folder, updates, self.model, self.context.head, self.context.backbone_id)
+        write_low_rank(folder, self._exported(), self.model, self.context.head, self.context.backbone_id)

@@ -1,15 +1,18 @@
 """Against HF PEFT on the same weights: logits, gradients, AdaLoRA's masks, and loading what is exported."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY, tiny_model
+from conftest import TINY, tiny_generator, tiny_model
 from contracts.test_methods import attached, batch, logits, train
 
 from peftbench.backbones.anatomy import sites
+from peftbench.backbones.projections import fuse
 from peftbench.doors import Clock, Context
+from peftbench.methods.adapter_files import LowRankUpdate, peft_updates
 from peftbench.methods.low_rank_family import ALL_SITES
 from peftbench.methods.registry import method_class
 from peftbench.sparsity import Strength
@@ -120,25 +123,93 @@ def test_peft_loads_the_export_and_predicts_the_same(name, family, tmp_path):
     train(model, attachment)
     expected = logits(model)
     attachment.export(tmp_path)
-    loaded = peft.PeftModel.from_pretrained(tiny_model(family), tmp_path)
+    loaded = peft.PeftModel.from_pretrained(stock_model(family), tmp_path)
     torch.testing.assert_close(logits(loaded), expected, rtol=0, atol=1e-5)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
-    live = {k: v for k, v in attachment.ranks().items() if v}
-    assert config["rank_pattern"] == live
+    assert config["rank_pattern"] == stock_ranks(attachment)
+    assert config["task_type"] == "SEQ_CLS"
+    assert config["fan_in_fan_out"] == (family == "gpt2")
+    assert attachment.count().stored == sum(p.numel() for n, p in loaded.named_parameters() if "lora_" in n)
     if name != "lora":
-        assert 0 < sum(live.values()) < 4 * len(attachment.ranks())
+        assert 0 < sum(attachment.ranks().values()) < 4 * len(attachment.ranks())
 
 
-def test_peft_loads_an_export_without_any_rank(tmp_path):
-    model, attachment = attached("sora")
+def stock_model(family, generator=False):
+    """The tiny backbone as transformers builds it, GPT-2's projections fused."""
+    model = tiny_generator(family) if generator else tiny_model(family)
+    fuse(model)
+    assert not any("query" in name for name, _ in model.named_modules() if family == "gpt2")
+    return model
+
+
+def stock_ranks(attachment):
+    """Live ranks by the stock model's maps."""
+    ranks = Counter()
+    for name, rank in attachment.ranks().items():
+        parent = name.rpartition(".")[0]
+        ranks[parent if parent.endswith("c_attn") else name] += rank
+    return {name: rank for name, rank in ranks.items() if rank}
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_peft_loads_an_export_without_any_rank(family, tmp_path):
+    model, attachment = attached("sora", family)
     with torch.no_grad():
         for gate in attachment.gates:
             gate.zero_()
     expected = logits(model)
     attachment.export(tmp_path)
-    loaded = peft.PeftModel.from_pretrained(tiny_model(), tmp_path)
+    loaded = peft.PeftModel.from_pretrained(stock_model(family), tmp_path)
     torch.testing.assert_close(logits(loaded), expected, rtol=0, atol=1e-6)
     assert attachment.count().stored == sum(p.numel() for n, p in loaded.named_parameters() if "lora_" in n)
+
+
+@pytest.mark.parametrize("sites", [("query", "value"), ("key",), ("value", "ffn_out")])
+def test_some_of_the_fused_projections_are_exported(sites, tmp_path):
+    model, attachment = attached("lora", "gpt2", sites=sites)
+    train(model, attachment)
+    expected = logits(model)
+    attachment.export(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(stock_model("gpt2"), tmp_path)
+    torch.testing.assert_close(logits(loaded), expected, rtol=0, atol=1e-5)
+
+
+def test_projections_with_scalings_of_their_own_fuse_exactly():
+    """Against the dense update of the fused map, its rows the parts' in turn."""
+    model = tiny_model("gpt2")
+    generator = torch.Generator().manual_seed(0)
+    name = "transformer.h.0.attn.c_attn"
+    parts = [
+        LowRankUpdate(
+            f"{name}.{part}", torch.randn(rank, 32, generator=generator), torch.randn(32, rank, generator=generator), s
+        )
+        for part, rank, s in (("query", 2, 0.5), ("key", 0, 3.0), ("value", 3, 4.0))
+    ]
+    (fused,) = peft_updates(parts, model)
+    assert (fused.name, fused.a.shape, fused.b.shape) == (name, (5, 32), (96, 5))
+    expected = torch.cat([u.scaling * u.b @ u.a for u in parts])
+    torch.testing.assert_close(fused.scaling * fused.b @ fused.a, expected)
+
+
+@pytest.mark.parametrize(("family", "task_type"), [("gpt2", "CAUSAL_LM"), ("llama", "CAUSAL_LM"),
+                                                   ("t5", "SEQ_2_SEQ_LM"), ("bart", "SEQ_2_SEQ_LM")])  # fmt: skip
+def test_peft_loads_the_export_of_a_language_model(family, task_type, tmp_path):
+    model = tiny_generator(family).requires_grad_(False)
+    attachment = method_class("lora")(rank=4).attach(model, Context(torch.Generator().manual_seed(0), 1, "tiny"))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for layer in attachment.layers.values():
+            torch.nn.init.normal_(layer.lora_B, std=0.1)
+    inputs = batch()
+    del inputs["labels"]
+    if family in ("t5", "bart"):
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    attachment.export(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(stock_model(family, generator=True), tmp_path).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits, rtol=0, atol=1e-5)
+        assert not torch.allclose(loaded(**inputs).logits, tiny_generator(family)(**inputs).logits, atol=1e-3)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["task_type"] == task_type
 
 
 def test_the_export_is_the_same_before_and_after_pruning(tmp_path):
