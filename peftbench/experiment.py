@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import time
 import traceback
@@ -281,6 +282,8 @@ class Run:
         predictions = {name: predictions_of(values) for name, values in logits.items()}
         metrics = {name: self.scorer.metrics_of(name, p) for name, p in predictions.items()}
         self.attachment.export(self.folder.adapter)
+        if analysis := self.attachment.analysis():
+            write_text(self.folder.path / "analysis.json", json.dumps(analysis, indent=1) + "\n")
         self._write_predictions()
         self._write_merged()
         self.record |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,12 @@ class LowRankAttachment(Attachment):
     def _exported(self) -> list[LowRankUpdate]:
         updates = [LowRankUpdate(site.name, *layer.folded(), layer.scaling) for site, layer in self.layers.items()]
         return peft_updates(updates, self.model)
+
+    def analysis(self) -> dict[str, Any]:
+        """Live rank of every site with its layer and role, as the papers draw them."""
+        ranks = self.ranks()
+        rows = [{"stack": s.stack, "layer": s.layer, "role": s.role, "rank": ranks[s.name]} for s in self.layers]
+        return {"ranks": rows}
 
     def finalize(self) -> None:
         """Drop zero ranks and fold the gate: every site becomes a plain LoRA, or the bare linear map."""

@@ -11,6 +11,7 @@ import torch
 from conftest import TINY, tiny_model
 
 from peftbench.backbones.anatomy import head_modules, sites
+from peftbench.backbones.quantisation import quantise
 from peftbench.doors import Clock, Context
 from peftbench.errors import ConfigurationError
 from peftbench.layers.low_rank import LowRankLinear
@@ -26,8 +27,13 @@ METHODS = {
     "lora": {"rank": 4},
     "sora": {"rank": 4},
     "adalora": {"rank": 4, "target_rank": 2},
+    "bitfit": {},
+    "diff_pruning": {"sparsity_penalty": 0.01, "target": 0.05},
+    "qlora": {"rank": 4},
     "prefix_tuning": {"length": 5, "mlp_hidden": 16},
     "p_tuning_v2": {"length": 5},
+    "mam": {"prefix_length": 5, "mlp_hidden": 16, "size": 8},
+    "unipelt": {"prefix_length": 5, "mlp_hidden": 16, "reduction": 4, "rank": 4},
     "houlsby": {"size": 4, "cross_attention": True},
     "pfeiffer": {"reduction": 4},
     "parallel_adapter": {"size": 4},
@@ -35,17 +41,31 @@ METHODS = {
     "adapter_drop": {"drop": 1, "placement": "houlsby", "size": 4},
     "compacter": {"reduction": 4},
     "ia3": {},
+    "prompt_tuning": {"length": 5},
+    "p_tuning": {"template": (2, 3)},
 }
 """One row per method: what it is attached with here."""
-REFUSED: dict[tuple[str, str], str] = {}
+REFUSED: dict[tuple[str, str], str] = {
+    **{("bitfit", family): f"a {family} backbone has no biases" for family in ("llama", "t5")},
+    **{("unipelt", family): "a decoder must not see" for family in ("gpt2", "llama", "t5", "bart")},
+}
 """(method, family) -> what the refusal says, for pairs that make no sense."""
-LOW_RANK = ("lora", "sora", "adalora")
+LOW_RANK = ("lora", "sora", "adalora", "qlora")
 PAIRS = [(name, family) for name in METHODS for family in TINY if (name, family) not in REFUSED]
+
+
+def base(name, family="bert"):
+    """A tiny model as the method takes it, in 4 bits where it needs them."""
+    model = tiny_model(family)
+    if method_class(name).capabilities.quantised_base == "needed":
+        pytest.importorskip("bitsandbytes")
+        quantise(model, compute_dtype=torch.float32)
+    return model
 
 
 def attached(name, family="bert", seed=0, **changes):
     """A tiny model with the method attached and its head trained."""
-    model = tiny_model(family)
+    model = base(name, family)
     model.requires_grad_(False)
     head = head_modules(model)
     method = replace(method_class(name)(), **METHODS[name], **changes)
@@ -100,7 +120,7 @@ each_low_rank = pytest.mark.parametrize("name", LOW_RANK)
 def test_attaching_leaves_outputs_as_they_were(name, family):
     if not method_class(name).capabilities.identity_at_start:
         pytest.skip("does not claim to be the identity at the start")
-    before = logits(tiny_model(family))
+    before = logits(base(name, family))
     model, _ = attached(name, family)
     torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-6)
 
@@ -212,7 +232,7 @@ def test_penalty_has_the_gradient_of_finite_differences(name):
     model, attachment = attached(name, **changes)
     model.double()
     if attachment.penalty() is None:
-        assert name not in ("sora", "adalora")
+        assert name not in ("sora", "adalora", "diff_pruning")
         return
     parameters = [p for group in attachment.parameter_groups() for p in group.parameters]
     torch.manual_seed(0)
@@ -241,7 +261,7 @@ def test_effective_count_is_brute_force_on_the_folded_modules(name):
     assert effective == sum(m.lora_A.numel() + m.lora_B.numel() for m in folded)
     assert sum(ranks.values()) == sum(m.rank for m in folded)
     assert attachment.count().effective == effective
-    if name != "lora":
+    if name not in ("lora", "qlora"):
         assert 0 < sum(ranks.values()) < 4 * len(ranks)
 
 
