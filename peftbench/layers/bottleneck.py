@@ -130,7 +130,7 @@ def plain_bottleneck(
     # Their own initialisation is skipped, since it draws from the global generator.
     down, up = (nn.utils.skip_init(nn.Linear, *s, device=device, dtype=torch.float32) for s in shapes)
     for linear in (down, up):
-        nn.init.zeros_(linear.bias)
+        nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
     return Bottleneck(down, up, activation, scaling)
 
 
