@@ -158,8 +158,8 @@ def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts) ->
     rows = config.trainer.micro_batch_size or config.trainer.batch_size
     length, hidden, heads = config.task.max_length, shape.hidden_size, shape.num_attention_heads
     trained = numbers.trained + numbers.head
-    unquantised = 4 * numbers.backbone
-    weights = unquantised + 4 * numbers.head - _saved(config)
+    saved = _saved(config)
+    weights = 4 * (numbers.backbone + numbers.head) - saved
     if not math.isclose(numbers.trained, numbers.backbone):
         weights += 4 * numbers.trained
     halves = 1 if config.trainer.precision == "bf16" else 2
@@ -173,10 +173,10 @@ def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts) ->
     }
     rows_ = [(name, f"{size / _MB:,.0f} MB") for name, size in parts.items()]
     rows_.append(("in all", f"{sum(parts.values()) / _MB:,.0f} MB"))
-    if config.model.quantization is not None:
-        names = f"backbone in {config.model.quantization}", "in fp32", "in bf16"
-        sizes = unquantised - _saved(config), unquantised, unquantised / 2
-        rows_ += [(name, f"{size / _MB:,.0f} MB") for name, size in zip(names, sizes, strict=True)]
+    if saved:
+        plain = 4 * numbers.backbone
+        sizes = {config.model.quantization: plain - saved, "fp32": plain, "bf16": plain / 2}
+        rows_ += [(f"backbone in {name}", f"{size / _MB:,.0f} MB") for name, size in sizes.items()]
     return _table(f"memory, estimated ({rows} rows of {length} tokens)", rows_)
 
 

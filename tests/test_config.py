@@ -249,6 +249,25 @@ def test_sparsity_makes_another_run_only_where_there_are_gates():
     assert id_of("method=sora", "sparsity=algorithm1") != id_of("method=sora")
 
 
+def test_a_method_that_needs_a_quantised_base_gets_one():
+    assert compose_run(["method=qlora"]).model.quantization == "nf4"
+    assert id_of("method=qlora") == id_of("method=qlora", "model.quantization=nf4")
+    assert id_of("method=qlora") != id_of("method=qlora", "model.double_quant=false")
+
+
+def test_a_quantised_base_is_another_run_and_how_it_would_be_quantised_is_not():
+    assert id_of("model.quantization=nf4") != plain_id()
+    assert id_of("model.double_quant=false") == plain_id()
+    identity = compose_run(["method=lora"]).identity()
+    assert "quantization" not in identity["model"]
+
+
+@pytest.mark.parametrize("method", ["full", "houlsby"])
+def test_a_method_that_cannot_go_with_quantised_weights_says_so(method):
+    with pytest.raises(ConfigurationError, match=rf"^model\.quantization=nf4: method {method} does not go with"):
+        compose_run([f"method={method}", "model.quantization=nf4"])
+
+
 def test_what_loading_finds_is_part_of_the_run():
     assert id_of(rows={"train": "a"}) != id_of(rows={"train": "b"})
     assert id_of(weights={"weights_sha256": "a"}) != id_of(weights={"weights_sha256": "b"})

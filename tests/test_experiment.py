@@ -19,7 +19,10 @@ FAST = {"adalora": ["method.rank=4", "method.target_rank=2"], "sora": ["sparsity
 
 
 def run(tiny_run, *overrides):
-    return run_experiment(compose_run([*tiny_run, *overrides]))
+    config = compose_run([*tiny_run, *overrides])
+    if config.model.quantization is not None:
+        pytest.importorskip("bitsandbytes")
+    return run_experiment(config)
 
 
 def tensors(path: Path):

@@ -23,7 +23,8 @@ class Backbone:
     """A loaded model.
 
     Attributes:
-        model: with its task head, on the CPU, in float32 but for what is quantised. tokenizer: transformers' fast tokenizer.
+        model: with its task head, on the CPU, in float32 but for what is quantised.
+        tokenizer: transformers' fast tokenizer.
         identity: what an export names as its base: the hub id, or the local folder.
         origin: what the record says of it: source, repo, revision, digest of the weights; no local path.
     """

@@ -28,8 +28,8 @@ class NF4Linear(Linear4bit):
             linear.in_features, linear.out_features, False, compute_dtype=compute_dtype, device="meta", **packing
         )
         weight = Params4bit(linear.weight.detach(), requires_grad=False, **packing)
-        self.weight = weight.to(linear.weight.device)
-        self.quant_state = self.weight.quant_state
+        self.weight = weight.to(linear.weight.device)  # type: ignore[misc]
+        self.quant_state = self.weight.quant_state  # type: ignore[union-attr]
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:

@@ -80,11 +80,11 @@ def backbone_megabytes(model: nn.Module) -> dict[str, float]:
     if any(_is_quantised(module) for module in model.modules()):
         count = backbone_elements(model, head)
         found |= {"backbone_weights_mb_fp32": 4 * count, "backbone_weights_mb_bf16": 2 * count}
-    return {name: round(size / 1e6, 3) for name, size in found.items()}
+    return {name: size / 1e6 for name, size in found.items()}
 
 
 def packed_bytes(elements: int, double_quant: bool) -> int:
-    """Bytes of one map of so many weights in NF4, without the two tables of values (a kilobyte for the whole model)."""
+    """Bytes of one map of so many weights in NF4, without the tables of values that bitsandbytes keeps (1 kB a map)."""
     blocks = math.ceil(elements / BLOCK)
     if not double_quant:
         return math.ceil(elements / 2) + 4 * blocks
@@ -94,7 +94,11 @@ def packed_bytes(elements: int, double_quant: bool) -> int:
 
 def _weights(model: nn.Module, head: tuple[str, ...]) -> Iterator[tuple[Tensor, int]]:
     """Every parameter outside the head once, with its number of weights."""
-    packed = {id(m.weight): m.in_features * m.out_features for m in model.modules() if _is_quantised(m)}
+    packed = {
+        id(module.weight): module.in_features * module.out_features
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and _is_quantised(module)
+    }
     in_head = tuple(f"{name}." for name in head)
     for name, parameter in model.named_parameters():
         if not name.startswith(in_head):

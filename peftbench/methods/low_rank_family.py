@@ -105,6 +105,8 @@ class LowRankAttachment(Attachment):
         """W ← W + s·B diag(g) A at every site; the linear map stands alone again. Nothing stays in 4 bits."""
         dequantise(self.model)
         for site, layer in self.layers.items():
+            if self.model.get_submodule(site.name) is not layer:  # Without rank: `finalize` left the bare map.
+                continue
             weight = layer.linear.weight
             weight.copy_((weight.to(layer.lora_A.dtype) + layer.delta()).to(weight.dtype))
             replace_module(self.model, site.name, layer.linear)
