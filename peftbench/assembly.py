@@ -65,6 +65,7 @@ def attach(
     config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int, tokenizer: Any = None
 ) -> tuple[Attachment, list[ParameterGroup]]:
     """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group."""
+    check_length(model, config.task.max_length, config.method.virtual_tokens)
     model.requires_grad_(False)
     head = head_modules(model)
     generator = torch.Generator().manual_seed(stream_seed(config.seed, METHOD))
@@ -88,15 +89,21 @@ def counts(attachment: Attachment, groups: list[ParameterGroup]) -> Counts:
     return dataclasses.replace(attachment.count(), head=head)
 
 
-def check_length(model: torch.nn.Module, max_length: int) -> None:
-    """Refuse inputs longer than the backbone has positions for.
+def check_length(model: torch.nn.Module, max_length: int, virtual_tokens: int = 0) -> None:
+    """Refuse inputs longer than the backbone has positions for, those of the method's virtual tokens counted.
 
     Raises:
         ConfigurationError: they are.
     """
     limit = max_positions(model)
-    if limit is not None and max_length > limit:
+    if limit is None or max_length + virtual_tokens <= limit:
+        return
+    if not virtual_tokens:
         raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
+    raise ConfigurationError(
+        f"task.max_length: {max_length} and the method's {virtual_tokens} virtual tokens exceed the backbone's "
+        f"{limit} positions; use fewer of either"
+    )
 
 
 class TokenisedSplits:

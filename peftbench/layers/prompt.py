@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+_Inputs = tuple[tuple[()], dict[str, Any]]
+
 
 class Provider(Protocol):
     """What gives the virtual tokens of a forward pass.
@@ -96,25 +98,17 @@ class PromptedInputs:
         embedding: where the host's token embeddings are, as they are when the host runs.
         provider: see `Provider`.
         causal: whether the host is a decoder.
-        first_position: the position id of an input's first token.
 
     Attributes:
         provider: may be exchanged between forward passes.
     """
 
-    def __init__(
-        self,
-        host: nn.Module,
-        embedding: Callable[[], nn.Module],
-        provider: Provider,
-        causal: bool = False,
-        first_position: int = 0,
-    ):
+    def __init__(self, host: nn.Module, embedding: Callable[[], nn.Module], provider: Provider, causal: bool = False):
         self.provider = provider
         self._embedding = embedding
         self._causal = causal
-        self._first = first_position
         self._names = tuple(inspect.signature(host.forward).parameters)
+        self._decoder_names: tuple[str, ...] = ()
         self._width: int | None = None
         self._order: Tensor | None = None
         host.register_forward_pre_hook(self._widen, with_kwargs=True)
@@ -122,31 +116,35 @@ class PromptedInputs:
     def narrow(self, *modules: nn.Module) -> None:
         """Make the modules, the host last, give hidden states of the N real tokens only. Attention maps stay whole."""
         for module in modules:
-            module.register_forward_hook(lambda _module, _args, output: self._each(output, self.provider.length))
+            module.register_forward_hook(self._real_tokens)
 
     def keep_order(self, module: nn.Module) -> None:
         """Make the module give all P + N hidden states, in the order of prompt and input."""
-        module.register_forward_hook(lambda _module, _args, output: self._each(output, 0))
+        module.register_forward_hook(self._all_tokens)
 
     def widen_memory(self, decoder: nn.Module) -> None:
         """Widen the `encoder_attention_mask` that a decoder is called with, as the host's output is widened."""
-        names = tuple(inspect.signature(decoder.forward).parameters)
+        self._decoder_names = tuple(inspect.signature(decoder.forward).parameters)
+        decoder.register_forward_pre_hook(self._widen_memory, with_kwargs=True)
 
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-            inputs = dict(zip(names, args, strict=False)) | kwargs
-            memory = inputs.get("encoder_hidden_states")
-            if memory is not None:
-                rows, real = memory.shape[0], memory.shape[1] - self.provider.length
-                mask = _mask(inputs.get("encoder_attention_mask"), rows, real, memory.device)
-                if mask.shape[1] == real:
-                    inputs["encoder_attention_mask"] = torch.cat([self._prompt_mask(mask), mask], 1)
-            return (), inputs
+    # Hooks are bound methods, so that a deep copy of the model has hooks of its own.
+    def _real_tokens(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        return self._each(output, self.provider.length)
 
-        decoder.register_forward_pre_hook(hook, with_kwargs=True)
+    def _all_tokens(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        return self._each(output, 0)
 
-    def _widen(
-        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[()], dict[str, Any]]:
+    def _widen_memory(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Inputs:
+        inputs = dict(zip(self._decoder_names, args, strict=False)) | kwargs
+        memory = inputs.get("encoder_hidden_states")
+        if memory is not None:
+            rows, real = memory.shape[0], memory.shape[1] - self.provider.length
+            mask = _mask(inputs.get("encoder_attention_mask"), rows, real, memory.device)
+            if mask.shape[1] == real:
+                inputs["encoder_attention_mask"] = torch.cat([self._prompt_mask(mask), mask], 1)
+        return (), inputs
+
+    def _widen(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Inputs:
         inputs = dict(zip(self._names, args, strict=False)) | kwargs
         cache = inputs.get("past_key_values")
         seen = 0 if cache is None else int(cache.get_seq_length())
@@ -157,9 +155,8 @@ class PromptedInputs:
         mask = _mask(inputs.get("attention_mask"), rows, before + real, tokens.device)
         prompt_mask = self._prompt_mask(mask)
         inputs["attention_mask"] = torch.cat([prompt_mask, mask], 1)
-        inputs["position_ids"] = self._positions(inputs, prompt_mask, real, cached=bool(seen))
-        if inputs["position_ids"] is None:
-            del inputs["position_ids"]
+        if self._causal or inputs.get("position_ids") is not None:
+            inputs["position_ids"] = self._positions(inputs, prompt_mask, mask, real, cached=bool(seen))
         self._width, self._order = None, None
         if not seen:
             self._prepend(inputs)
@@ -182,17 +179,19 @@ class PromptedInputs:
         if types is not None:
             inputs["token_type_ids"] = torch.cat([types.new_zeros(rows, vectors.shape[1]), types.expand(rows, -1)], 1)
 
-    def _positions(self, inputs: dict[str, Any], prompt_mask: Tensor, real: int, cached: bool) -> Tensor | None:
-        """Position ids, (B, P + N), or (B, N) behind a cache; None where the host's own count from 0 is right."""
+    def _positions(self, inputs: dict[str, Any], prompt_mask: Tensor, mask: Tensor, real: int, cached: bool) -> Tensor:
+        """Position ids, (B, P + N), or (B, N) behind a cache: along the mask, or given ones moved by the prompt."""
         given = inputs.get("position_ids")
-        if given is None and not self._causal:
-            return None
         if given is None:
-            whole = inputs["attention_mask"].long().cumsum(1) - 1
-            return whole.clamp(min=0)[:, -(real if cached else self.provider.length + real) :]
+            whole = (inputs["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
+            return whole[:, -real:] if cached else whole
         counted = prompt_mask.long().cumsum(1)
-        shifted = given + counted[:, -1:]
-        return shifted if cached else torch.cat([(counted - 1).clamp(min=0) + self._first, shifted], 1)
+        moved = given + counted[:, -1:]
+        if cached:
+            return moved
+        # The prompt begins where the first real token was: RoBERTa's positions do not begin at 0.
+        first = given.expand(mask.shape).gather(1, (mask > 0).long().argmax(1, keepdim=True))
+        return torch.cat([first + (counted - 1).clamp(min=0), moved], 1)
 
     def _lead_with_real_tokens(self, inputs: dict[str, Any], prompt_mask: Tensor, mask: Tensor) -> None:
         """Move leading padding to the end of its row, where the host's positions are places in the row."""
@@ -202,7 +201,7 @@ class PromptedInputs:
         # Right-padded batches, all that training makes, stay as they are.
         if not bool((moved[:, :-1] & ~moved[:, 1:]).any()):
             return
-        self._order = moved.long().argsort(1, stable=True)
+        self._order = moved.long().argsort(dim=1, stable=True)
         for name in ("inputs_embeds", "attention_mask", "token_type_ids", "position_ids"):
             if inputs.get(name) is not None:
                 inputs[name] = _gather(inputs[name], self._order)

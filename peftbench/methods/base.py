@@ -41,6 +41,11 @@ class Method(ABC):
     default_lr: ClassVar[float] = 1e-3
     capabilities: ClassVar[Capabilities] = Capabilities()
 
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions of the backbone that the method takes away from the input's own tokens."""
+        return 0
+
     def check(self, head: str, merge: bool) -> None:
         """Refuse what the method cannot do, before anything is loaded.
 

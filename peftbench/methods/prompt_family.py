@@ -1,0 +1,124 @@
+"""What prompt tuning and P-Tuning share: virtual tokens at a model's input, words as their start, neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peftbench.backbones.anatomy import backbone, max_positions, stacks
+from peftbench.doors import Context
+from peftbench.errors import ConfigurationError
+from peftbench.layers.prompt import Prompt, PromptedInputs
+from peftbench.layers.prompt_encoder import Template
+from peftbench.methods.base import Method
+from peftbench.methods.stored_tensors import StoredTensors
+
+POPULATION = 5000
+"""Sampled tokens are among the first so many of the vocabulary, which is ordered by frequency where it is T5's."""
+_NEIGHBOURS = 5
+_ROWS = 8192
+
+
+class PromptAttachment(StoredTensors):
+    """A prompt before the input embeddings: of the base model, or of the encoder where there is a decoder too.
+
+    Args:
+        model: the backbone with its head, all frozen.
+        context: see `Context`. method: the hyper-parameters.
+        prompt: the virtual tokens' module.
+
+    Attributes:
+        inputs: the hooks; `inputs.provider` may be exchanged, for one prompt per row say.
+
+    Raises:
+        ConfigurationError: the prompt leaves no position to the input.
+    """
+
+    def __init__(self, model: nn.Module, context: Context, method: Method, prompt: Prompt | Template):
+        super().__init__(model, context, method)
+        limit = max_positions(model)
+        if limit is not None and prompt.length >= limit:
+            raise ConfigurationError(
+                f"method: {prompt.length} virtual tokens leave nothing of the backbone's {limit} positions; use fewer"
+            )
+        self.prompt = prompt
+        self.inputs = self._place(prompt)
+
+    def _place(self, prompt: Prompt | Template) -> PromptedInputs:
+        found, base = stacks(self.model), backbone(self.model)
+        both = len(found) > 1
+        host = self.model.get_submodule(found["encoder"]) if both else base
+        host.add_module("prompt", prompt)
+        inputs = PromptedInputs(host, base.get_input_embeddings, prompt, causal="encoder" not in found)  # type: ignore[arg-type]
+        if both:
+            inputs.keep_order(host)
+            inputs.widen_memory(self.model.get_submodule(found["decoder"]))
+        else:
+            # The stack first: BERT's pooler lies between the two and reads the first hidden state.
+            stack = self.model.get_submodule(next(iter(found.values())))
+            inputs.narrow(*([] if stack is host else [stack]), host)
+        return inputs
+
+    @property
+    def path(self) -> str:
+        """Qualified name of the prompt's module."""
+        return next(name for name, module in self.model.named_modules() if module is self.prompt)
+
+    @torch.no_grad()
+    def vectors(self) -> Tensor:
+        """The trained virtual tokens, as the model sees them."""
+        raise NotImplementedError
+
+    def analysis(self) -> dict[str, Any]:
+        """`neighbours`: of each virtual token the five nearest words of the vocabulary, by cosine (Lester et al.)."""
+        table = word_embeddings(self.model).weight
+        if table.is_meta:
+            return {}
+        return {"neighbours": neighbours(self.vectors(), table, self.context.tokenizer)}
+
+
+def word_embeddings(model: nn.Module) -> nn.Embedding:
+    """The backbone's word embeddings; called, they scale as the model does (BART)."""
+    return backbone(model).get_input_embeddings()  # type: ignore[operator]
+
+
+@torch.no_grad()
+def embedded(model: nn.Module, ids: Sequence[int] | Tensor) -> Tensor:
+    """Vectors of token ids, (K, D), fp32; zeros on the CPU where the backbone has no storage."""
+    words = word_embeddings(model)
+    if words.weight.is_meta:
+        return torch.zeros(len(ids), words.embedding_dim)
+    return words(torch.as_tensor(ids, dtype=torch.long, device=words.weight.device)).float()
+
+
+def sampled(model: nn.Module, count: int, generator: torch.Generator) -> Tensor:
+    """`count` word vectors, drawn uniformly and without replacement among the first of the vocabulary, (count, D)."""
+    population = min(POPULATION, word_embeddings(model).num_embeddings)
+    # As the released code: with replacement only where the vocabulary is too small.
+    if count > population:
+        return embedded(model, torch.randint(population, (count,), generator=generator))
+    return embedded(model, torch.randperm(population, generator=generator)[:count])
+
+
+@torch.no_grad()
+def neighbours(vectors: Tensor, table: Tensor, tokenizer: Any = None) -> list[list[dict[str, Any]]]:
+    """Nearest tokens of each vector, the nearest first.
+
+    Args:
+        vectors: (P, D).
+        table: (V, D), the word embeddings.
+        tokenizer: gives tokens their strings; None: the id in digits.
+    """
+    ours = F.normalize(vectors.float(), dim=1)
+    # In pieces: a copy of a large vocabulary's table in fp32 would be gigabytes.
+    cosine = torch.cat([F.normalize(rows.float(), dim=1) @ ours.T for rows in table.split(_ROWS)]).T
+    best = cosine.topk(min(_NEIGHBOURS, len(table)), dim=1)
+    found = []
+    for ids, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        tokens = [str(i) for i in ids] if tokenizer is None else tokenizer.convert_ids_to_tokens(ids)
+        found.append([{"token": str(t), "similarity": round(v, 4)} for t, v in zip(tokens, values, strict=True)])
+    return found

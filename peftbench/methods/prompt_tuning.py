@@ -1,0 +1,81 @@
+"""Prompt tuning: trained vectors before the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.doors import Context, ParameterGroup
+from peftbench.layers.prompt import Prompt
+from peftbench.methods.base import Capabilities, Method
+from peftbench.methods.prompt_family import PromptAttachment, embedded, sampled, word_embeddings
+from peftbench.methods.registry import register
+from peftbench.strict import bounded
+
+
+@register("prompt_tuning")
+@dataclass(frozen=True)
+class PromptTuning(Method):
+    """Prompt tuning (Lester et al. 2021, EMNLP, arXiv 2104.08691; code: google-research/prompt-tuning).
+
+    Idea: the model stays as it is; p vectors before the input's embeddings are trained, and are all that is stored.
+    Maths: Pr(Y | [P; X]), P of shape (p, e) before X's embeddings; real tokens start at position p.
+    Parameters: p·e outside the head, e the word embeddings' width.
+    Deviations: the paper's model is T5, with the prompt at the encoder's input only; BART likewise here, other
+    backbones have it before their only stack, and a classifier still reads [CLS] or the last real token. The paper
+    trains 100 vectors by Adafactor with a constant rate of 0.3 for 30,000 steps and no head. Random starts are the
+    paper's U(−½, ½), not its code's default. The prompt is not decayed (1e-5 there).
+    Traps: slow to start, and sensitive to the rate and to the start on small models. A prompt takes p of the
+    backbone's positions. On encoder-decoders `encoder_last_hidden_state` holds the prompt's p states too. Generation
+    needs a cache that grows (the default), and no assistant model.
+
+    Attributes:
+        length: p.
+        init: `labels`, the words of the task's classes, pieces averaged, the rest as `vocabulary`; `vocabulary`, words
+            drawn among the first 5,000; `random`.
+    """
+
+    default_lr: ClassVar[float] = 1e-2
+    capabilities: ClassVar[Capabilities] = Capabilities(identity_at_start=False)
+
+    length: int = bounded(20, at_least=1)
+    init: Literal["labels", "vocabulary", "random"] = "labels"
+
+    @property
+    def virtual_tokens(self) -> int:
+        """Positions of the backbone that the prompt takes: p."""
+        return self.length
+
+    def attach(self, model: nn.Module, context: Context) -> PromptTuningAttachment:
+        """Put a prompt before the input embeddings."""
+        return PromptTuningAttachment(model, context, self, Prompt(self._start(model, context)))
+
+    @torch.no_grad()
+    def _start(self, model: nn.Module, context: Context) -> Tensor:
+        if self.init == "random":
+            words = word_embeddings(model)
+            device = "cpu" if words.weight.is_meta else words.weight.device
+            return (torch.rand(self.length, words.embedding_dim, generator=context.generator) - 0.5).to(device)
+        weight = sampled(model, self.length, context.generator)
+        if self.init == "labels" and context.tokenizer is not None:
+            for slot, word in enumerate(context.label_words[: self.length]):
+                ids = context.tokenizer(word, add_special_tokens=False)["input_ids"]
+                weight[slot] = embedded(model, ids).mean(0)
+        return weight
+
+
+class PromptTuningAttachment(PromptAttachment):
+    """One prompt, trained as it stands."""
+
+    prompt: Prompt
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Group `prompt`, undecayed."""
+        return [ParameterGroup("prompt", [self.prompt.weight], decays=False)]
+
+    def vectors(self) -> Tensor:
+        """The prompt, (p, e)."""
+        return self.prompt.weight.detach()
