@@ -74,7 +74,7 @@ def by_owner(flat: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 def _added(weight: Tensor, indices: Tensor, values: Tensor) -> Tensor:
     """θ: `weight` with `values` (K,) added at `indices` (K,) of its flattened form. Added in the values' type."""
     flat = weight.flatten()
-    there = flat[indices].to(values.dtype) + values
+    there = flat.index_select(0, indices).to(values.dtype) + values
     return flat.index_copy(0, indices, there.to(flat.dtype)).view_as(weight)
 
 
@@ -133,7 +133,7 @@ class HardConcreteDelta(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """W to θ, of W's shape and type."""
         if self.kept is not None:
-            return _added(weight, self.kept, self.w.flatten()[self.kept])
+            return _added(weight, self.kept, self.w.flatten().index_select(0, self.kept))
         if self.training:
             return self._drawn(weight) if self._sample is None else self._sample
         return (weight + self.update()).to(weight.dtype)
@@ -196,10 +196,15 @@ class _SampledUpdate(torch.autograd.Function):
         z, w, group = ctx.saved_tensors
         grad = grad.to(w.dtype)
         to_gate = grad * w
-        to_group = (to_gate * z).sum()
-        slope = (z - ctx.low).mul_(ctx.high - z).mul_((z > 0) & (z < 1))
-        to_alpha = to_gate.mul_(slope).mul_(group / (ctx.high - ctx.low))
-        return None, (grad * z).mul_(group), to_alpha, to_group, None, None
+        to_group = torch.dot(to_gate.flatten(), z.flatten())
+        # Buffers are as large as the weight, and making one costs more than filling it: the fewest that do.
+        to_alpha = torch.ops.aten.hardtanh_backward(to_gate, z, 0, 1)
+        buffer = z - ctx.low
+        to_alpha.mul_(buffer)
+        buffer.neg_().add_(ctx.high - ctx.low)
+        to_alpha.mul_(buffer).mul_(group / (ctx.high - ctx.low))
+        to_w = torch.mul(grad, z, out=buffer).mul_(group)
+        return None, to_w, to_alpha, to_group, None, None
 
 
 class _SumOfSigmoids(torch.autograd.Function):
@@ -216,4 +221,4 @@ class _SumOfSigmoids(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (alpha,) = ctx.saved_tensors
         s = (alpha - ctx.shift).sigmoid_()
-        return (1 - s).mul_(s).mul_(grad), None
+        return s.addcmul_(s, s, value=-1).mul_(grad), None

@@ -16,7 +16,7 @@ from peftbench.layers.delta import SparseDelta, Target, by_owner, fold, install
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.parameter_kinds import ParameterKinds, by_layer
 from peftbench.methods.registry import register
-from peftbench.methods.sparse_updates import backbone_targets, refuse_packed, sparse_tensors
+from peftbench.methods.sparse_updates import backbone_targets, sparse_tensors
 from peftbench.methods.stored_tensors import StoredTensors
 from peftbench.strict import did_you_mean
 
@@ -71,7 +71,7 @@ class BitFit(Method):
         """Unfreeze the biases, or put differences on as many other weights.
 
         Raises:
-            ConfigurationError: the backbone has none of these biases; or a control's weights are quantised.
+            ConfigurationError: the backbone has none of these biases.
         """
         return BitFitAttachment(model, context, self)
 
@@ -132,7 +132,6 @@ class BitFitAttachment(StoredTensors):
             drawn = _uniform(everything, elements([t.parameter for t in self.biases]), self.context.generator)
         else:
             drawn = _rows_and_columns(everything, self.biases, self.context.generator)
-        refuse_packed([target for target, _ in drawn])
         return [(target, indices.to(_device(target))) for target, indices in drawn]
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -15,7 +15,7 @@ from peftbench.layers.delta import HardConcreteDelta, SparseDelta, by_owner, fol
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.parameter_kinds import ParameterKinds, by_layer
 from peftbench.methods.registry import register
-from peftbench.methods.sparse_updates import backbone_targets, refuse_packed, sparse_tensors
+from peftbench.methods.sparse_updates import backbone_targets, sparse_tensors
 from peftbench.methods.stored_tensors import StoredTensors
 from peftbench.strict import bounded
 
@@ -70,11 +70,7 @@ class DiffPruning(Method):
             raise ValueError(f"l: {self.l} must be below 0, or no gate ever closes")
 
     def attach(self, model: nn.Module, context: Context) -> DiffPruningAttachment:
-        """Put a δ on every parameter of the backbone.
-
-        Raises:
-            ConfigurationError: the backbone is quantised.
-        """
+        """Put a δ on every parameter of the backbone."""
         return DiffPruningAttachment(model, context, self)
 
 
@@ -86,7 +82,6 @@ class DiffPruningAttachment(StoredTensors):
     def __init__(self, model: nn.Module, context: Context, method: DiffPruning):
         super().__init__(model, context, method)
         self.targets = backbone_targets(model, context)
-        refuse_packed(self.targets)
         self.kinds = ParameterKinds(model)
         self.sizes = [target.parameter.numel() for target in self.targets]
         self.size = max(1, round(method.target * sum(self.sizes)))

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.doors import Context
-from peftbench.errors import ConfigurationError
 from peftbench.layers.delta import SparseDelta, Target, targets
 
 
@@ -14,19 +13,6 @@ def backbone_targets(model: nn.Module, context: Context) -> list[Target]:
     """Every parameter outside the head, tied ones once."""
     in_head = tuple(f"{name}." for name in context.head)
     return [target for target in targets(model) if not target.name.startswith(in_head)]
-
-
-def refuse_packed(chosen: list[Target]) -> None:
-    """Refuse weights that are not plain numbers.
-
-    Raises:
-        ConfigurationError: a weight is quantised, so there is no single element to change.
-    """
-    packed = next((target.name for target in chosen if not target.parameter.is_floating_point()), None)
-    if packed is not None:
-        raise ConfigurationError(
-            f"method: {packed} is quantised and has no single weights to change; load the backbone unquantised"
-        )
 
 
 def sparse_tensors(target: Target, delta: SparseDelta) -> dict[str, Tensor]:
