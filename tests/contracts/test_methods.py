@@ -68,7 +68,7 @@ def attached(name, family="bert", seed=0, **changes):
     model = base(name, family)
     model.requires_grad_(False)
     head = head_modules(model)
-    method = replace(method_class(name)(), **METHODS[name], **changes)
+    method = replace(method_class(name)(), **METHODS[name] | changes)
     context = Context(torch.Generator().manual_seed(seed), TOTAL, "tiny", head)
     attachment = method.attach(model, context)
     for part in head:
