@@ -305,6 +305,9 @@ class Run:
         if self.config.trainer.merge:
             self.attachment.merge()
             fuse(self.model)
+            # Two unnamed classes are not written down, and BART would be read back with its default three.
+            if names := dict(enumerate(self.spec.labels)):
+                self.model.config.update({"id2label": names, "label2id": {v: k for k, v in names.items()}})  # type: ignore[union-attr, operator]
             self.model.save_pretrained(self.folder.path / "merged")  # type: ignore[operator]
             self.rows.tokenizer.save_pretrained(self.folder.path / "merged")
 

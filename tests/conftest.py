@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -90,30 +92,87 @@ def _tiny(auto, family: str, seed: int, **changes):
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory) -> Path:
+def tiny_folder(tiny_folder_of) -> Path:
     """A tiny random BERT with a word-piece tokenizer of the sample's words, in the hub's layout."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+    return tiny_folder_of("bert")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder_of(tmp_path_factory) -> Callable[[str], Path]:
+    """Family -> a folder with a tiny random model and a tokenizer of the family's kind, in the hub's layout.
+
+    Encoders come bare, decoders and encoder-decoders as the language models that the hub has.
+    """
+
+    @cache
+    def make(family: str) -> Path:
+        import torch
+        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+        folder = tmp_path_factory.mktemp(f"tiny-{family}")
+        special = {} if family in DECODERS else {"pad_token_id": 0}
+        shape = AutoConfig.for_model(**tiny_architecture(family), **special)
+        torch.manual_seed(0)
+        if family in DECODERS:
+            auto = AutoModelForCausalLM
+        else:
+            auto = AutoModelForSeq2SeqLM if shape.is_encoder_decoder else AutoModel
+        auto.from_config(shape).save_pretrained(folder)
+        _tiny_tokenizer(family).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+DECODERS = ("gpt2", "llama")
+
+
+def _tiny_tokenizer(family: str):
+    """Word pieces of the sample's words for encoders, a unigram vocabulary for T5, byte pairs for the others.
+
+    Special tokens are as the family has them: T5 ends a text with its end token, BART puts texts between two, decoders
+    know no padding, and Llama's kind begins a text with a token of its own.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
 
     from peftbench.tasks.sample import sample_split
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    core.normalizer = normalizers.BertNormalizer(lowercase=True)
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    rows = sample_split("mrpc", "train")
-    core.train_from_iterator(rows["sentence1"][:500], trainers.WordPieceTrainer(vocab_size=600, special_tokens=special))
-    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    folder = tmp_path_factory.mktemp("tiny-bert")
-    PreTrainedTokenizerFast(
-        tokenizer_object=core, **names, model_input_names=["input_ids", "token_type_ids", "attention_mask"]
-    ).save_pretrained(folder)
-    import torch
-
-    torch.manual_seed(0)
-    AutoModel.from_config(AutoConfig.for_model(**tiny_architecture("bert"), pad_token_id=0)).save_pretrained(folder)
-    return folder
+    words = sample_split("mrpc", "train")["sentence1"][:500]
+    if family not in (*DECODERS, "t5", "bart"):
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        core = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        core.normalizer = normalizers.BertNormalizer(lowercase=True)
+        core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        core.train_from_iterator(words, trainers.WordPieceTrainer(vocab_size=600, special_tokens=special))
+        core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        inputs = ["input_ids", *(["token_type_ids"] if family in ("bert", "electra") else []), "attention_mask"]
+        return PreTrainedTokenizerFast(tokenizer_object=core, **names, model_input_names=inputs)
+    special = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
+    if family == "t5":
+        core = Tokenizer(models.Unigram())
+        core.pre_tokenizer, core.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>")
+    else:
+        core = Tokenizer(models.BPE())
+        core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=special, initial_alphabet=alphabet)
+    core.train_from_iterator(words, trainer)
+    single, pair = {
+        "gpt2": ("$A", "$A $B"),
+        "llama": ("<s> $A", "<s> $A <s> $B"),
+        "t5": ("$A </s>", "$A </s> $B </s>"),
+        "bart": ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
+    }[family]
+    ends = [("<s>", 2), ("</s>", 3)]
+    core.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ends)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if family not in DECODERS:
+        names |= {"pad_token": "<pad>", "mask_token": "<mask>"}
+    inputs = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=core, **names, model_input_names=inputs)
 
 
 @pytest.fixture

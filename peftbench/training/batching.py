@@ -42,12 +42,18 @@ class TokenRows:
 def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: Any, max_length: int) -> TokenRows:
     """Tokenise N rows of one or two texts; longer rows are cut, the longer text first.
 
+    A text that spells the end token stays a text: T5 and BART want as many end tokens in one row as in the next, and
+    decoders may pad with it.
+
     Args:
         texts: one list of N strings per text column.
         labels: shape (N,) or None.
         tokenizer: a transformers tokenizer.
         max_length: tokens per row, special ones counted.
     """
+    if (end := tokenizer.eos_token) is not None:
+        # A space inside it does what no option does: unigram vocabularies hold the end token as a word.
+        texts = [[text.replace(end, f"{end[0]} {end[1:]}") for text in column] for column in texts]
     encoded = tokenizer(
         *texts, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
     )  # fmt: skip
