@@ -33,12 +33,13 @@ class DiffPruning(Method):
     the largest |δ| is kept, exactly; z is folded into w, the gates and the penalty go, and w trains on under the mask.
     Parameters: w and α for every weight of the backbone, embeddings too, and an α per group while it trains;
     target · |θ| values, with their positions, are what is stored. Tied weights have one δ.
-    Deviations: the paper's l, r, λ, start of α, structure and target are the defaults. The rate of α is printed in no
-    table; 0.1 is the released code's constant. That code adds the groups' own probabilities to the penalty where the
-    paper multiplies them in: here the product. It evaluates and projects with the last training sample of z, here z is
-    deterministic outside training. It clips the gradients of w and α apart, here the trainer clips all together. It
-    trains the fixed mask in a second run with a rate of 5e-5 of its own, here in the same run on the same schedule.
-    The paper's rate of w is 1e-5 (BERT-large, thousands of steps); the default here is for small encoders.
+    Deviations: the rate of α, 0.1, is a constant of the released code. That code adds the groups' own probabilities to
+    the penalty where the paper multiplies them in: here the product. It evaluates and projects with the last training
+    sample of z, here z is deterministic outside training. It finds the mask by bisecting a threshold over all weights,
+    pooler and output layer among them; here the number is exact, and those two are the head, trained whole. It clips
+    the gradients of w and α apart, here the trainer clips all together. It trains the fixed mask in a second run with
+    a rate of its own (5e-5), here the same run and its schedule go on. Its rate of w is 1e-5, on BERT-large over whole
+    epochs; the default here is for small encoders and few hundred steps.
     Traps: takes the memory of two full fine-tunings. A penalty of the paper's size is a sum over all weights, so its
     strength goes with the backbone's size. Positions are of the modules' own shapes (GPT-2's projections split).
 
