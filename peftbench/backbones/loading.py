@@ -87,7 +87,7 @@ def origin(config: ModelConfig) -> dict[str, Any]:
     return {"source": located.source, **named, **described}
 
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model")
 
 
 def _small_files(folder: Path) -> list[Path]:
