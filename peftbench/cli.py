@@ -120,7 +120,7 @@ def _hydra(words: list[str]) -> int:
     """Hydra's own entry: sweeps, `--cfg`, `--info`. A failed run does not stop the sweep; its status is kept."""
     import hydra
 
-    from peftbench.compose import at_home, conf_folder, from_hydra, hydra_errors
+    from peftbench.compose import conf_folder, from_hydra, hydra_errors, readable
 
     statuses = [0]
 
@@ -138,7 +138,7 @@ def _hydra(words: list[str]) -> int:
         return float("nan")
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Exceptions reach us, to be told in one line.
-    sys.argv = ["peftbench", *at_home(words)]
+    sys.argv = ["peftbench", *readable(words)]
     with hydra_errors():
         hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(job)()
     return max(statuses)

@@ -31,7 +31,7 @@ def compose_run(overrides: Sequence[str]) -> RunConfig:
     from omegaconf import OmegaConf
 
     with hydra_errors(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        node = compose("config", overrides=at_home(overrides), return_hydra_config=True)
+        node = compose("config", overrides=readable(overrides), return_hydra_config=True)
         own = OmegaConf.masked_copy(node, [str(k) for k in node if k != "hydra"])
         return from_hydra(own, node.hydra)
 
@@ -81,6 +81,11 @@ def from_hydra(node: Any, hydra: Any) -> RunConfig:
     _last_word_on_threshold(raw, list(hydra.overrides.task))
     choices["preset"] = _existing_preset(choices)
     return typed(raw, choices)  # type: ignore[arg-type]
+
+
+def readable(overrides: Sequence[str]) -> list[str]:
+    """The overrides as Hydra takes them: home folders written out, and the keys of open mappings added."""
+    return [re.sub(r"^\+{0,2}(method\.config)(?=[.=])", r"++\1", word) for word in at_home(overrides)]
 
 
 def at_home(overrides: Sequence[str]) -> list[str]:

@@ -208,7 +208,7 @@ class RunConfig:
         config = self.resolved()
         for section, keys in _WITHOUT_EFFECT.items():
             config[section] = {k: v for k, v in config[section].items() if k not in keys}
-        if "sites" in config["method"]:
+        if config["method"].get("sites"):
             config["method"]["sites"] = sorted(config["method"]["sites"])
         if "selection" in found:  # What the two resolve to, whether given or by default.
             del config["task"]["selection_metric"], config["task"]["selection_split"]

@@ -43,6 +43,7 @@ METHODS = {
     "ia3": {},
     "prompt_tuning": {"length": 5},
     "p_tuning": {"template": (2, 3)},
+    "peft": {"config": {"peft_type": "LOHA", "r": 4}},
 }
 """One row per method: what it is attached with here."""
 REFUSED: dict[tuple[str, str], str] = {
