@@ -43,7 +43,9 @@ def keys_of(cls: type) -> set[str]:
 
 def defaults_of(cls: type) -> dict:
     """The fields' defaults as YAML would hold them."""
-    made = plain(cls(**{f.name: "x" for f in dataclasses.fields(cls) if dataclasses.MISSING is f.default is f.default_factory}))
+    made = plain(
+        cls(**{f.name: "x" for f in dataclasses.fields(cls) if dataclasses.MISSING is f.default is f.default_factory})
+    )
     return {f.name.rstrip("_"): made[f.name.rstrip("_")] for f in dataclasses.fields(cls) if f.name != "name"}
 
 
