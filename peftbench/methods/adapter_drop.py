@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from peftbench.backbones.anatomy import sites
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.bottleneck_family import BottleneckAttachment, houlsby_adapters, pfeiffer_adapters
+from peftbench.methods.bottleneck_family import BottleneckAttachment, Placed, houlsby_adapters, pfeiffer_adapters
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 
@@ -24,10 +25,11 @@ class AdapterDrop(Method):
     Parameters: those of the placement, times the share of the layers that keep their adapters.
     Deviations: the robust variant, which draws the number of dropped layers anew during training, is not
     reproduced, since its details are not at hand.
-    Traps: not mergeable. `drop` counts layers, not a share: 5 of 12 is 5 of 6 on a small encoder.
+    Traps: not mergeable.
 
     Attributes:
-        drop: layers without adapters, from the first, in the encoder and in the decoder.
+        drop: layers without adapters, from the first, in the encoder and in the decoder; null: five of twelve, and as
+            large a share of another number of layers.
         placement: `pfeiffer`, one after the feed-forward; `houlsby`, two per layer, with the layers' norms trained.
         size: bottleneck width.
     """
@@ -35,20 +37,19 @@ class AdapterDrop(Method):
     default_lr: ClassVar[float] = 1e-3
     capabilities: ClassVar[Capabilities] = Capabilities(identity_at_start=False)
 
-    drop: int = bounded(5, at_least=0)
+    drop: int | None = bounded(None, at_least=0)
     placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
     size: int = bounded(48, at_least=1)
 
     def attach(self, model: nn.Module, context: Context) -> BottleneckAttachment:
         """Put adapters into the layers that keep theirs."""
-        if self.placement == "houlsby":
+        layers = 1 + max(site.layer for site in sites(model, ("ffn_out",)))
+        first_layer = layers * 5 // 12 if self.drop is None else self.drop
 
-            def place():
-                return houlsby_adapters(model, context.generator, self.size, 1e-2, first_layer=self.drop)
+        def place() -> Placed:
+            if self.placement == "houlsby":
+                return houlsby_adapters(model, context.generator, self.size, 1e-2, first_layer=first_layer)
+            return pfeiffer_adapters(model, context.generator, self.size, first_layer=first_layer)
 
-            return BottleneckAttachment(model, context, self, place, norms="host")
-
-        def place_one():
-            return pfeiffer_adapters(model, context.generator, self.size, first_layer=self.drop)
-
-        return BottleneckAttachment(model, context, self, place_one)
+        norms = "host" if self.placement == "houlsby" else "none"
+        return BottleneckAttachment(model, context, self, place, norms)

@@ -185,8 +185,7 @@ class Loop:
             with self.accelerator.autocast():
                 loss = self.model(**inputs).loss * share
             penalty = self.attachment.penalty()
-            if penalty is not None:
-                self.penalty = penalty.detach()
+            self.penalty = None if penalty is None else penalty.detach()
             self.accelerator.backward(loss if penalty is None else loss + penalty * share)
             total += loss.detach()
             self.meter.tokens += int(lengths[rows].sum())
