@@ -40,7 +40,12 @@ def _complain(message: str) -> None:
 
 
 def _dispatch(words: list[str]) -> int:
-    verbs: dict[str, Callable[[list[str]], int]] = {"list": _list, "doctor": _doctor, "inspect": _inspect}
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "list": _list,
+        "doctor": _doctor,
+        "inspect": _inspect,
+        "mixed": _mixed,
+    }
     if any(word in ("-h", "--help") for word in words):
         from peftbench.guide import help_text
 
@@ -169,4 +174,23 @@ def _inspect(overrides: list[str]) -> int:
     from peftbench.inspection import show
 
     show(config)
+    return 0
+
+
+def _mixed(words: list[str]) -> int:
+    limit, folders = None, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key == "rows" and equals:
+            if not value.isdigit() or not int(value):
+                raise ConfigurationError(f"rows={value}: expected a number of rows, at least 1")
+            limit = int(value)
+        else:
+            folders.append(word)
+    from peftbench.hub import settle_offline
+
+    settle_offline()
+    from peftbench.mixed import show
+
+    show(folders, limit)
     return 0

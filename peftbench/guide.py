@@ -19,6 +19,7 @@ peftbench: fine-tune a pretrained language model with a parameter-efficient meth
   peftbench -m key=a,b [...]          a sweep              peftbench -m method=lora,sora seed=0,21,42
   peftbench inspect [key=value ...]   what it would train  peftbench inspect method=sora model=deberta_v3_base
   peftbench list [{kinds}]
+  peftbench mixed <run> <run> ...     several trained prompts in one batch, each row its own
   peftbench doctor                    versions, devices, data, models
 
 Groups (group=choice picks a file of conf/<group>/)
@@ -69,8 +70,15 @@ def _listed(kind: str, heading: bool) -> str:
     group = _KINDS[kind]
     names = _names(group)
     width = max((len(name) for name in names), default=0)
-    lines = [f"{name:<{width}}  {first_comment(conf_folder() / group / f'{name}.yaml')}" for name in names]
+    lines = [f"{name:<{width}}  {_described(conf_folder() / group / f'{name}.yaml')}" for name in names]
     return "\n".join(([kind] if heading else []) + (lines or ["(none yet)"]))
+
+
+def _described(file: Path) -> str:
+    """What it is and, in brackets, what its second line says that it can."""
+    with file.open(encoding="utf-8") as lines:
+        can = [line.partition(":")[2].strip() for line in lines if line.startswith("# can:")]
+    return first_comment(file) + "".join(f" [{words}]" for words in can)
 
 
 def first_comment(file: Path) -> str:

@@ -22,7 +22,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from peftbench.backbones.anatomy import attentions
+from peftbench.backbones.anatomy import attentions, positions
 
 _NAME = "virtual_tokens"
 
@@ -83,6 +83,30 @@ def count_positions_from_mask(stack: nn.Module) -> None:
         return args, kwargs
 
     stack.register_forward_pre_hook(fill, with_kwargs=True)
+
+
+class ShiftedPositions:
+    """Positions of real tokens, moved behind the virtual ones; nothing where the architecture counts none.
+
+    Attributes:
+        amount: P, or (B, 1) where each row has its own; may be exchanged between forward passes.
+    """
+
+    def __init__(self, model: nn.Module, amount: int | Tensor):
+        self.amount = amount
+        for name in positions(model):
+            model.get_submodule(name).register_forward_pre_hook(self._shift, with_kwargs=True)
+
+    def _shift(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        # Position ids are the last argument of a table and of a rotary embedding alike.
+        if "position_ids" in kwargs:
+            return args, kwargs | {"position_ids": self._moved(kwargs["position_ids"])}
+        return (*args[:-1], self._moved(args[-1])), kwargs
+
+    def _moved(self, ids: Tensor) -> Tensor:
+        if isinstance(self.amount, int):
+            return ids + self.amount
+        return ids + self.amount.repeat_interleave(max(len(ids) // len(self.amount), 1), 0)
 
 
 @contextmanager

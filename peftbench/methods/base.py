@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from peftbench.doors import Attachment, Context
 from peftbench.errors import ConfigurationError
@@ -60,6 +61,29 @@ class Method(ABC):
             raise ConfigurationError("trainer.merge=true: this method cannot be folded into the backbone")
         if head == "freeze" and not self.capabilities.trains_without_head:
             raise ConfigurationError("trainer.head=freeze: this method trains only the head, so nothing would train")
+
+    @classmethod
+    def by_row(
+        cls, methods: Sequence[Self], model: nn.Module, context: Context, results: Sequence[Mapping[str, Tensor]]
+    ) -> Callable[[Tensor], None]:
+        """Put several trained results of this method on one model, so that each row of a batch has its own.
+
+        Args:
+            methods: the hyper-parameters of each.
+            model: the backbone, all of it frozen.
+            context: see `Context`.
+            results: the exported tensors of each.
+
+        Returns:
+            To be called with (B,) indices into `results` before a forward.
+
+        Raises:
+            ConfigurationError: the method's result is not made of virtual tokens.
+        """
+        raise ConfigurationError(
+            f"{cls.name}: its result changes the backbone for all rows alike; mixed batches take virtual tokens"
+            " (prompt_tuning, p_tuning, prefix_tuning, p_tuning_v2)"
+        )
 
     @abstractmethod
     def attach(self, model: nn.Module, context: Context) -> Attachment:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.layers.prompt import Prompt
 from peftbench.layers.prompt_encoder import PromptEncoder, Template
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.prompt_family import PromptAttachment, embedded, word_embeddings
+from peftbench.methods.prompt_family import PromptAttachment, embedded, prompt_by_row, word_embeddings
 from peftbench.methods.registry import register
 
 
@@ -67,13 +68,28 @@ class PTuning(Method):
         Raises:
             ConfigurationError: an anchor is not one token.
         """
+        return PTuningAttachment(model, context, self, self._template(model, context))
+
+    def _template(self, model: nn.Module, context: Context) -> Template:
         words = [part for part in self.template if isinstance(part, str)]
         anchors = embedded(model, [_token(word, context.tokenizer) for word in words])
         places = [[True] if isinstance(part, str) else [False] * part for part in self.template]
         width = word_embeddings(model).embedding_dim
         encoder = PromptEncoder(self.pseudo_tokens, width, self.encoder, context.generator, anchors.device)
-        template = Template(encoder, anchors, torch.tensor([place for part in places for place in part]))
-        return PTuningAttachment(model, context, self, template)
+        return Template(encoder, anchors, torch.tensor([place for part in places for place in part]))
+
+    def _trained(self, model: nn.Module, context: Context, result: Mapping[str, Tensor]) -> Tensor:
+        template = self._template(model, context)
+        template.pseudo = Prompt(next(t for n, t in result.items() if n.endswith("prompt.pseudo.weight")))
+        return template().detach()
+
+    @classmethod
+    def by_row(
+        cls, methods: Sequence[Self], model: nn.Module, context: Context, results: Sequence[Mapping[str, Tensor]]
+    ) -> Callable[[Tensor], None]:
+        """Each row of a batch its own prompt: see `Method.by_row`."""
+        prompts = [m._trained(model, context, result) for m, result in zip(methods, results, strict=True)]
+        return prompt_by_row(model, prompts)
 
 
 def _token(word: str, tokenizer: Any) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.prefix_family import PrefixAttachment, PrefixShape
+from peftbench.methods.prefix_family import PrefixAttachment, PrefixShape, prefix_by_row
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 
@@ -54,3 +55,10 @@ class PTuningV2(Method):
         return PrefixAttachment(
             model, context, self, PrefixShape(self.length, hidden, self.dropout, self.shift_positions)
         )
+
+    @classmethod
+    def by_row(
+        cls, methods: Sequence[Self], model: nn.Module, context: Context, results: Sequence[Mapping[str, Tensor]]
+    ) -> Callable[[Tensor], None]:
+        """Each row of a batch its own prefix: see `Method.by_row`."""
+        return prefix_by_row(model, results, [method.shift_positions for method in methods])

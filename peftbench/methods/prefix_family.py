@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from peftbench.backbones.anatomy import Attention, attentions, backbone, positions, sites, stacks
-from peftbench.backbones.injection import KeyValues, count_positions_from_mask, inject, recorded
+from peftbench.backbones.anatomy import Attention, attentions, backbone, sites, stacks
+from peftbench.backbones.injection import (
+    KeyValues,
+    ShiftedPositions,
+    count_positions_from_mask,
+    inject,
+    recorded,
+)
 from peftbench.doors import Context, ParameterGroup
 from peftbench.errors import ConfigurationError
 from peftbench.layers.virtual_tokens import PrefixTable
@@ -52,11 +59,9 @@ class PrefixAttachment(StoredTensors):
         super().__init__(model, context, method)
         self.shape = shape
         self.modules = inject(model)
-        self.places: dict[str, list[Attention]] = {}
-        for place in attentions(model):
-            self.places.setdefault(f"{place.stack}_{place.kind}", []).append(place)
-        self.heads, self.head_width = key_heads(model)
-        width, hidden_size = self.heads * self.head_width, int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        self.places = places_by_kind(model)
+        self.heads = key_heads(model)
+        width, hidden_size = sites(model, ("key",))[0].out_features, int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.tables = {
             kind: PrefixTable(
                 shape.length, len(places), width, hidden_size, shape.hidden, shape.dropout, context.generator
@@ -74,7 +79,7 @@ class PrefixAttachment(StoredTensors):
         if "encoder" not in stacks(model):
             count_positions_from_mask(model.get_submodule(stacks(model)["decoder"]))
         if shape.shift_positions:
-            self._shift_positions()
+            ShiftedPositions(model, shape.length)
 
     def _filler(self, stack: str) -> Callable[[nn.Module, Any], None]:
         """A hook that computes a stack's tables once per forward and lays them at its attentions."""
@@ -83,25 +88,10 @@ class PrefixAttachment(StoredTensors):
         def fill(module: nn.Module, args: Any) -> None:
             for kind in kinds:
                 for place, values in zip(self.places[kind], self.tables[kind](), strict=True):
-                    key, value = (self._by_head(x) for x in values)
+                    key, value = (x.unsqueeze(0) for x in by_head(values, self.heads))
                     self.modules[place.name].virtual_tokens = KeyValues(key, value)  # type: ignore[assignment]
 
         return fill
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """(P, W) to (1, H, P, d)."""
-        return x.view(len(x), self.heads, self.head_width).transpose(0, 1).unsqueeze(0)
-
-    def _shift_positions(self) -> None:
-        for name in positions(self.model):
-            module = self.model.get_submodule(name)
-            module.register_forward_pre_hook(self._shift, with_kwargs=True)
-
-    def _shift(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Positions are the last argument of a table and of a rotary embedding alike."""
-        if "position_ids" in kwargs:
-            return args, kwargs | {"position_ids": kwargs["position_ids"] + self.shape.length}
-        return (*args[:-1], args[-1] + self.shape.length), kwargs
 
     @torch.no_grad()
     def _start_from(self, words: str) -> None:
@@ -143,8 +133,54 @@ class PrefixAttachment(StoredTensors):
             table.fold()
 
 
-def key_heads(model: nn.Module) -> tuple[int, int]:
-    """Number of key heads (fewer than query heads where they are grouped) and the width of one."""
+def places_by_kind(model: nn.Module) -> dict[str, list[Attention]]:
+    """`encoder_self`, `decoder_self` and `decoder_cross`, as far as there are any, to their attentions in order."""
+    places: dict[str, list[Attention]] = {}
+    for place in attentions(model):
+        places.setdefault(f"{place.stack}_{place.kind}", []).append(place)
+    return places
+
+
+def key_heads(model: nn.Module) -> int:
+    """Number of key heads, fewer than query heads where they are grouped."""
     config: Any = model.config
-    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-    return heads, sites(model, ("key",))[0].out_features // heads
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def by_head(values: Tensor, heads: int) -> Tensor:
+    """(..., P, W) to (..., H, P, d)."""
+    return values.unflatten(-1, (heads, -1)).transpose(-3, -2)
+
+
+def prefix_by_row(
+    model: nn.Module, prefixes: Sequence[Mapping[str, Tensor]], shifted: Sequence[bool]
+) -> Callable[[Tensor], None]:
+    """Several trained prefixes on one model, each row of a batch with its own.
+
+    Args:
+        model: the backbone, all of it frozen.
+        prefixes: `stored()` of each.
+        shifted: whether each shifts the positions of real tokens.
+
+    Returns:
+        To be called with (B,) indices into `prefixes` before a forward.
+    """
+    modules, places, heads = inject(model), places_by_kind(model), key_heads(model)
+    tables = {kind: [p[f"prefix.{kind}"] for p in prefixes] for kind in places}
+    lengths = torch.tensor([len(table) for table in next(iter(tables.values()))])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    shift = ShiftedPositions(model, 0)
+    if "encoder" not in stacks(model):
+        count_positions_from_mask(model.get_submodule(stacks(model)["decoder"]))
+
+    def select(tasks: Tensor) -> None:
+        rows = tasks.cpu()
+        shift.amount = (lengths * torch.tensor(shifted))[rows, None].to(tasks.device)
+        for kind, found in places.items():
+            table = pad_sequence(tables[kind], batch_first=True)[rows].to(tasks.device)
+            # (B, P, 2·L·W) to (L, 2, B, H, P, d)
+            values = by_head(table.unflatten(-1, (len(found), 2, -1)).permute(2, 3, 0, 1, 4), heads)
+            for place, (key, value) in zip(found, values, strict=True):
+                modules[place.name].virtual_tokens = KeyValues(key, value, mask[rows].to(tasks.device))  # type: ignore[assignment]
+
+    return select

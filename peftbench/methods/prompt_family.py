@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from peftbench.backbones.anatomy import backbone, max_positions, stacks
 from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
-from peftbench.layers.prompt import Prompt, PromptedInputs
+from peftbench.layers.prompt import Prompt, PromptedInputs, Provider, RowPrompts
 from peftbench.layers.prompt_encoder import Template
 from peftbench.methods.base import Method
 from peftbench.methods.stored_tensors import StoredTensors
@@ -46,22 +46,7 @@ class PromptAttachment(StoredTensors):
                 f"method: {prompt.length} virtual tokens leave nothing of the backbone's {limit} positions; use fewer"
             )
         self.prompt = prompt
-        self.inputs = self._place(prompt)
-
-    def _place(self, prompt: Prompt | Template) -> PromptedInputs:
-        found, base = stacks(self.model), backbone(self.model)
-        both = len(found) > 1
-        host = self.model.get_submodule(found["encoder"]) if both else base
-        host.add_module("prompt", prompt)
-        inputs = PromptedInputs(host, base.get_input_embeddings, prompt, causal="encoder" not in found)  # type: ignore[arg-type]
-        if both:
-            inputs.keep_order(host)
-            inputs.widen_memory(self.model.get_submodule(found["decoder"]))
-        else:
-            # The stack first: BERT's pooler lies between the two and reads the first hidden state.
-            stack = self.model.get_submodule(next(iter(found.values())))
-            inputs.narrow(*([] if stack is host else [stack]), host)
-        return inputs
+        self.inputs = place(model, prompt)
 
     @property
     def path(self) -> str:
@@ -79,6 +64,38 @@ class PromptAttachment(StoredTensors):
         if table.is_meta:
             return {}
         return {"neighbours": neighbours(self.vectors(), table, self.context.tokenizer)}
+
+
+def place(model: nn.Module, prompt: Provider) -> PromptedInputs:
+    """Put a provider's virtual tokens before the model's input; one that is a module becomes the host's `prompt`."""
+    found, base = stacks(model), backbone(model)
+    both = len(found) > 1
+    host = model.get_submodule(found["encoder"]) if both else base
+    if isinstance(prompt, nn.Module):
+        host.add_module("prompt", prompt)
+    inputs = PromptedInputs(host, base.get_input_embeddings, prompt, causal="encoder" not in found)  # type: ignore[arg-type]
+    if both:
+        inputs.keep_order(host)
+        inputs.widen_memory(model.get_submodule(found["decoder"]))
+    else:
+        # The stack first: BERT's pooler lies between the two and reads the first hidden state.
+        stack = model.get_submodule(next(iter(found.values())))
+        inputs.narrow(*([] if stack is host else [stack]), host)
+    return inputs
+
+
+def prompt_by_row(model: nn.Module, prompts: Sequence[Tensor]) -> Callable[[Tensor], None]:
+    """Several trained prompts (P, D) on one model, each row of a batch with its own.
+
+    Returns:
+        To be called with (B,) indices into `prompts` before a forward.
+    """
+    inputs = place(model, RowPrompts(torch.stack([p.new_zeros(0, p.shape[1]) for p in prompts[:1]])))
+
+    def select(tasks: Tensor) -> None:
+        inputs.provider = RowPrompts.by_task([p.to(tasks.device) for p in prompts], tasks)
+
+    return select
 
 
 def word_embeddings(model: nn.Module) -> nn.Embedding:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from peftbench.doors import Context, ParameterGroup
 from peftbench.layers.prompt import Prompt
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.prompt_family import PromptAttachment, embedded, sampled, word_embeddings
+from peftbench.methods.prompt_family import PromptAttachment, embedded, prompt_by_row, sampled, word_embeddings
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 
@@ -66,6 +67,14 @@ class PromptTuning(Method):
                 ids = context.tokenizer(word, add_special_tokens=False)["input_ids"]
                 weight[slot] = embedded(model, ids).mean(0)
         return weight
+
+    @classmethod
+    def by_row(
+        cls, methods: Sequence[Self], model: nn.Module, context: Context, results: Sequence[Mapping[str, Tensor]]
+    ) -> Callable[[Tensor], None]:
+        """Each row of a batch its own prompt: see `Method.by_row`."""
+        prompts = [next(t for n, t in result.items() if n.endswith("prompt.weight")) for result in results]
+        return prompt_by_row(model, prompts)
 
 
 class PromptTuningAttachment(PromptAttachment):

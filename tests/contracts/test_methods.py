@@ -15,6 +15,7 @@ from peftbench.backbones.quantisation import quantise
 from peftbench.doors import Clock, Context
 from peftbench.errors import ConfigurationError
 from peftbench.layers.low_rank import LowRankLinear
+from peftbench.methods.base import Method
 from peftbench.methods.registry import method_class
 from peftbench.sparsity import Strength
 from peftbench.training.loop import restore, snapshot
@@ -334,3 +335,20 @@ def test_the_released_count_is_by_hidden_size_even_where_only_wide_maps_are_adap
         for gate in attachment.gates:
             gate.zero_()
     assert attachment.count().paper == 2 * (4 * (32 + 64) - 4 * 2 * 32)
+
+
+@each
+def test_the_listing_says_what_a_method_can(name):
+    from peftbench.guide import listing
+
+    cls = method_class(name)
+    can = {
+        "merges": cls.capabilities.mergeable,
+        "loads in PEFT": cls.capabilities.exports_peft,
+        "4-bit base": cls.capabilities.quantised_base != "refused",
+        "sparsity schedule": cls.capabilities.gated,
+        "mixed batches": cls.by_row.__func__ is not Method.by_row.__func__,
+    }
+    (line,) = [line for line in listing(["methods"]).splitlines() if line.split()[0] == name]
+    said = line[line.rindex("[") + 1 : -1].split(", ") if line.endswith("]") else []
+    assert said == [word for word, does in can.items() if does]
