@@ -80,7 +80,20 @@ def attach(
         matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
         groups += [ParameterGroup("head", matrices), ParameterGroup("head_no_decay", vectors, decays=False)]
     check_groups(model, groups)
+    if config.trainer.gradient_checkpointing:
+        _checkpoint_activations(model)
     return attachment, groups
+
+
+def _checkpoint_activations(model: Any) -> None:
+    if not model.supports_gradient_checkpointing:
+        raise ConfigurationError(
+            f"trainer.gradient_checkpointing=true: transformers has none for {model.config.model_type}; leave it false"
+        )
+    # The reentrant kind loses gradients of what its blocks do not take as input: prompts, hooks, frozen embeddings.
+    # The second is its name in older releases of transformers.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def counts(attachment: Attachment, groups: list[ParameterGroup]) -> Counts:

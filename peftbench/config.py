@@ -139,6 +139,7 @@ class TrainerConfig:
     eval_batch_size: int = bounded(64, at_least=1)
     max_grad_norm: float | None = bounded(1.0, above=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_checkpointing: bool = False
     head: Literal["train", "freeze"] = "train"
     eval_every: int | None = bounded(None, at_least=1)
     checkpoint_every: int | None = bounded(None, at_least=1)
@@ -227,7 +228,7 @@ class RunConfig:
 _WITHOUT_EFFECT = {
     "model": ("path", "wheel", "wheel_folder"),
     "data": ("root", "source"),
-    "trainer": ("device", "threads", "log_every", "progress", "checkpoint_every"),
+    "trainer": ("device", "threads", "log_every", "progress", "checkpoint_every", "gradient_checkpointing"),
 }
 
 

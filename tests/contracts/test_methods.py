@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import TINY, tiny_model
 
+from peftbench.assembly import _checkpoint_activations
 from peftbench.backbones.anatomy import head_modules, sites
 from peftbench.backbones.quantisation import quantise
 from peftbench.doors import Clock, Context
@@ -144,6 +145,25 @@ def test_exactly_the_claimed_parameters_get_gradients(name, family):
         # A position or a token that no batch holds has no gradient of its own; whole matrices must have one.
         elif "embeddings" not in parameter_name:
             assert parameter.grad is not None, parameter_name
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [pair for pair in PAIRS if pair[1] in ("bert", "deberta-v2", "gpt2", "llama", "t5")]
+)
+def test_gradients_are_the_same_under_gradient_checkpointing(name, family):
+    found = []
+    for checkpointing in (False, True):
+        model, attachment = attached(name, family)
+        train(model, attachment, steps=1)
+        if checkpointing:
+            _checkpoint_activations(model)
+        torch.manual_seed(0)
+        model(**batch()).loss.backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None})
+    plain, recomputed = found
+    assert plain.keys() == recomputed.keys()
+    for parameter, gradient in plain.items():
+        torch.testing.assert_close(recomputed[parameter], gradient, rtol=1e-4, atol=1e-7, msg=parameter)
 
 
 @pytest.mark.parametrize(("name", "family"), REFUSED)
