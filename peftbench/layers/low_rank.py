@@ -73,13 +73,28 @@ class LowRankLinear(nn.Module):
 
 def kaiming_uniform_(weight: Tensor, generator: torch.Generator) -> None:
     """LoRA's initialisation of A (loralib: a = √5), drawn from `generator`: U(−1/√I, 1/√I)."""
-    bound = math.sqrt(6 / (1 + 5) / weight.shape[1])
+    uniform_(weight, math.sqrt(6 / (1 + 5) / weight.shape[1]), generator)
+
+
+def uniform_(weight: Tensor, bound: float, generator: torch.Generator) -> None:
+    """U(−bound, bound), drawn from `generator`."""
     _fill(weight, torch.rand(weight.shape, generator=generator) * 2 * bound - bound)
 
 
 def normal_(weight: Tensor, std: float, generator: torch.Generator) -> None:
     """N(0, std²), drawn from `generator`."""
     _fill(weight, torch.randn(weight.shape, generator=generator) * std)
+
+
+def drawn_linear(
+    inputs: int, outputs: int, generator: torch.Generator, device: torch.device | str | None = None
+) -> nn.Linear:
+    """A linear map that starts as torch's, weight and bias U(−1/√I, 1/√I), drawn from `generator`."""
+    # Made without values: torch's own start would draw from the global generator.
+    linear = nn.Linear(inputs, outputs, device="meta").to_empty(device=device or "cpu")
+    for parameter in (linear.weight, linear.bias):
+        uniform_(parameter, inputs**-0.5, generator)
+    return linear
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from peftbench.layers.low_rank import drawn_linear, uniform_
 from peftbench.layers.prompt import Prompt
 
 
@@ -28,27 +29,17 @@ class PromptEncoder(nn.Module):
         self, length: int, width: int, kind: Literal["lstm", "mlp"], generator: torch.Generator, device: torch.device
     ):
         super().__init__()
-        # Made without values: torch's own initialisation would draw from the global generator.
+        self.embedding = nn.Parameter(torch.randn(length, width, generator=generator).to(device))
         half = max(width // 2, 1)
-        with torch.device("meta"):
-            self.embedding = nn.Parameter(torch.empty(length, width))
-            self.lstm = nn.LSTM(width, half, 2, bidirectional=True, batch_first=True) if kind == "lstm" else None
-            self.mlp = nn.Sequential(
-                nn.Linear(2 * half if kind == "lstm" else width, width), nn.ReLU(), nn.Linear(width, width)
-            )
-        self.to_empty(device=device)
-        self._initialise(half, generator)
-
-    @torch.no_grad()
-    def _initialise(self, half: int, generator: torch.Generator) -> None:
-        self.embedding.copy_(torch.randn(self.embedding.shape, generator=generator))
-        bounds: list[tuple[Tensor, float]] = []
-        if self.lstm is not None:
-            bounds += [(parameter, half**-0.5) for parameter in self.lstm.parameters()]
-        for linear in (m for m in self.mlp if isinstance(m, nn.Linear)):
-            bounds += [(parameter, linear.in_features**-0.5) for parameter in linear.parameters()]
-        for parameter, bound in bounds:
-            parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
+        self.lstm = None
+        if kind == "lstm":
+            # Made without values: torch's own start would draw from the global generator.
+            self.lstm = nn.LSTM(width, half, 2, bidirectional=True, batch_first=True, device="meta")
+            self.lstm.to_empty(device=device)
+            for parameter in self.lstm.parameters():
+                uniform_(parameter, half**-0.5, generator)
+        first = drawn_linear(2 * half if kind == "lstm" else width, width, generator, device)
+        self.mlp = nn.Sequential(first, nn.ReLU(), drawn_linear(width, width, generator, device))
 
     @property
     def length(self) -> int:

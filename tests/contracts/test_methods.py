@@ -68,7 +68,11 @@ def base(name, family="bert"):
 
 def attached(name, family="bert", seed=0, **changes):
     """A tiny model with the method attached and its head trained."""
-    model = base(name, family)
+    return attached_to(base(name, family), name, seed, **changes)
+
+
+def attached_to(model, name, seed=0, **changes):
+    """The model with the method attached and its head trained."""
     model.requires_grad_(False)
     head = head_modules(model)
     method = replace(method_class(name)(), **METHODS[name] | changes)
@@ -205,6 +209,14 @@ def test_the_seed_of_the_generator_is_the_only_randomness(name):
     second = snapshot(*attached(name))["parameters"]
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+@each
+def test_attaching_draws_nothing_from_the_global_generator(name):
+    model = base(name)
+    before = torch.get_rng_state()
+    attached_to(model, name)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @each

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from peftbench.layers.low_rank import LowRankLinear, kaiming_uniform_, normal_
+from peftbench.layers.low_rank import LowRankLinear, drawn_linear, kaiming_uniform_, normal_
 
 
 def filled(rank=3, gated=False, dropout=0.0) -> LowRankLinear:
@@ -65,3 +65,19 @@ def test_initialisation_has_its_law_and_its_generator():
     assert torch.equal(weight, again)
     normal_(weight, 0.02, torch.Generator().manual_seed(3))
     assert abs(weight.std().item() - 0.02) < 2e-4
+
+
+@pytest.mark.parametrize("inputs", [1, 48])
+def test_a_drawn_linear_starts_as_torchs_does_without_the_global_generator(inputs):
+    before = torch.get_rng_state()
+    drawn = drawn_linear(inputs, 400, torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    torchs = torch.nn.Linear(inputs, 400)
+    for ours, theirs in zip(drawn.parameters(), torchs.parameters(), strict=True):
+        assert (ours.shape, ours.dtype, ours.device) == (theirs.shape, theirs.dtype, theirs.device)
+        assert ours.requires_grad
+        assert ours.abs().max() <= inputs**-0.5
+        assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.15)
+    again = drawn_linear(inputs, 400, torch.Generator().manual_seed(0))
+    assert torch.equal(again.weight, drawn.weight)
+    assert torch.equal(again.bias, drawn.bias)
