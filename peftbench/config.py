@@ -101,10 +101,15 @@ class PagedAdamW(_Adam):
 
 @dataclass(frozen=True)
 class Adafactor(_Scheduled):
-    """torch.optim.Adafactor."""
+    """transformers.optimization.Adafactor with the learning rate as given: no relative steps, no warm-up of its own.
+
+    Attributes:
+        beta2_decay: c of β₂ = 1 − step^c. scale_parameter: a parameter's rate is times the root mean square of it.
+    """
 
     name: Literal["adafactor"] = "adafactor"
     beta2_decay: float = bounded(-0.8, at_most=0)
+    scale_parameter: bool = False
 
 
 @dataclass(frozen=True)

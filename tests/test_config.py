@@ -243,6 +243,12 @@ def test_what_does_not_change_the_result_keeps_the_run(changed):
     assert id_of(changed) == plain_id()
 
 
+def test_adafactors_parameter_scaling_makes_another_run():
+    plain = id_of("optimizer=adafactor")
+    assert id_of("optimizer=adafactor", "optimizer.scale_parameter=true") != plain
+    assert id_of("optimizer=adafactor", "optimizer.scale_parameter=false") == plain
+
+
 def test_sparsity_makes_another_run_only_where_there_are_gates():
     for method in ("lora", "adalora", "full", "linear_probe"):
         assert id_of(f"method={method}", "sparsity.lambda=1") == id_of(f"method={method}")

@@ -27,8 +27,9 @@ class PromptTuning(Method):
     Parameters: p·e outside the head, e the word embeddings' width.
     Deviations: the paper's model is T5, with the prompt at the encoder's input only; BART likewise here, other
     backbones have it before their only stack, and a classifier still reads [CLS] or the last real token. The paper
-    trains 100 vectors by Adafactor with a constant rate of 0.3 for 30,000 steps and no head. Random starts are the
-    paper's U(−½, ½), not its code's default. The prompt is not decayed (1e-5 there).
+    trains 100 vectors by Adafactor with a constant rate of 0.3 for 30,000 steps and no head; its optimizer is
+    `optimizer=adafactor optimizer.lr=0.3 optimizer.schedule=constant`. Random starts are the paper's U(−½, ½), not its
+    code's default. The prompt is not decayed (1e-5 there).
     Traps: slow to start, and sensitive to the rate and to the start on small models; a head trained with it has the
     same rate, which is high for one. A prompt takes p of the backbone's positions. On encoder-decoders
     `encoder_last_hidden_state` holds the prompt's p states too. Generation needs a cache that grows (the default), and

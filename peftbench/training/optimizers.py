@@ -85,7 +85,16 @@ def _make(config: Optimizer, groups: list[dict[str, Any]]) -> torch.optim.Optimi
 
         return PagedAdamW32bit(groups, betas=config.betas, eps=config.eps)  # type: ignore[arg-type]
     if isinstance(config, Adafactor):
-        return torch.optim.Adafactor(groups, beta2_decay=config.beta2_decay)
+        from transformers.optimization import Adafactor as ByGivenRate
+
+        # torch's own takes at most a rate of 1/sqrt(step), times the parameter's size, whatever is configured.
+        return ByGivenRate(
+            groups,
+            decay_rate=config.beta2_decay,
+            scale_parameter=config.scale_parameter,
+            relative_step=False,
+            warmup_init=False,
+        )
     assert isinstance(config, SGD)
     return torch.optim.SGD(groups, momentum=config.momentum)
 
