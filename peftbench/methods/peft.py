@@ -103,7 +103,7 @@ class PeftAttachment(Attachment):
             model.get_submodule(name).requires_grad_(False)
         self.trained = [p for p in model.parameters() if p.requires_grad]
         outside = {id(p) for p in self.tuner.parameters() if p.requires_grad} - {id(p) for p in self.trained}
-        if outside or not self.trained:
+        if outside or not elements(self.trained):
             what = "trains parameters outside the model" if outside else "trains nothing with these settings"
             raise ConfigurationError(f"method.config: PEFT's {method.peft_type} {what}")
 

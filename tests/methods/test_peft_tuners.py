@@ -65,7 +65,7 @@ NOTES = {
     "LN_TUNING": "trains in the backbone's own number type",
     "LORA": "`init_lora_weights`: not `eva`, `corda`, `lora_ga`, `pissa_niter_*`; without `alora_invocation_tokens`,"
     " `arrow_config`, `kasa_config`, `layer_replication`, `monteclora_config`",
-    "TRAINABLE_TOKENS": "refused where encoder and decoder share a table (T5, BART)",
+    "TRAINABLE_TOKENS": "wants `token_indices`; refused where encoder and decoder share a table (T5, BART)",
 }
 REFUSED = {
     "ADALORA": "wrapper around the model; use method=adalora$",
@@ -385,6 +385,11 @@ def test_mistakes_are_told_before_anything_is_loaded(settings, sites, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         Peft(settings, sites)
     assert "\n" not in str(caught.value)
+
+
+def test_tokens_without_indices_train_nothing_and_are_refused():
+    with pytest.raises(ConfigurationError, match=r"TRAINABLE_TOKENS trains nothing with these settings$"):
+        attached("TRAINABLE_TOKENS", token_indices=[])
 
 
 @pytest.mark.parametrize(
