@@ -20,6 +20,8 @@ from peftbench.methods.registry import register
 
 _KEY = "base_model.model."
 """What PEFT puts before the name of every tensor of the wrapped model."""
+_VECTORS = frozenset({"beft_bias", "boft_s", "ia3_l"})
+"""Biases and scales that PEFT keeps as matrices of one row or column, which factors of rank 1 are too."""
 
 
 @register("peft")
@@ -108,8 +110,9 @@ class PeftAttachment(Attachment):
             raise ConfigurationError(f"method.config: PEFT's {method.peft_type} {what}")
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Groups `peft` and, undecayed, `peft_vectors`: scales and biases."""
-        vectors = [p for p in self.trained if p.numel() == max(p.shape, default=1)]
+        """Groups `peft` and, undecayed, `peft_vectors`: what has one dimension, by shape or as PEFT uses it."""
+        names = {id(p): n for n, p in self.model.named_parameters()}
+        vectors = [p for p in self.trained if p.ndim < 2 or _VECTORS.intersection(names[id(p)].split("."))]
         alone = {id(p) for p in vectors}
         matrices = [p for p in self.trained if id(p) not in alone]
         groups = [ParameterGroup("peft", matrices), ParameterGroup("peft_vectors", vectors, decays=False)]

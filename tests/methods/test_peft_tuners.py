@@ -291,6 +291,34 @@ def test_targets_that_are_not_given_fit_every_family(kind, family):
         assert {n.rpartition(".")[2] for n in attachment.tuner.targeted_module_names} == {"query", "value"}
 
 
+def undecayed(kind, **settings):
+    """The last parts of the names of what is not decayed."""
+    model, attachment = attached(kind, **settings)
+    names = {id(p): n.removesuffix(".default") for n, p in model.named_parameters()}
+    groups = [group for group in attachment.parameter_groups() if not group.decays]
+    return {names[id(p)].rpartition(".")[2] for group in groups for p in group.parameters}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "expected"),
+    [
+        ("LORA", {"r": 1}, set()),
+        ("LORA", {"r": 2}, set()),
+        ("LORA", {"r": 1, "use_dora": True, "bias": "lora_only"}, {"weight", "bias"}),
+        ("LOHA", {"r": 1}, set()),
+        ("ADAMSS", {"subspace_rank": 1}, set()),
+        ("TRAINABLE_TOKENS", {"token_indices": [3]}, set()),
+        ("BEFT", {}, {"beft_bias"}),
+        ("BOFT", {}, {"boft_s"}),
+        ("IA3", {}, {"ia3_l"}),
+        ("VERA", {"r": 1}, {"vera_lambda_b", "vera_lambda_d"}),
+        ("DELORA", {"r": 1}, {"delora_lambda"}),
+    ],
+)
+def test_scales_and_biases_are_not_decayed_and_factors_of_rank_one_are(kind, settings, expected):
+    assert undecayed(kind, **settings) == expected
+
+
 @pytest.mark.parametrize("family", ["t5", "bart"])
 def test_tokens_of_a_shared_table_are_refused(family):
     with pytest.raises(ConfigurationError, match=r"cannot train a table that .*shared.* share$"):
