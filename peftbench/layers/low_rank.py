@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftbench.layers.surgery import device_beside
+
 
 class LowRankLinear(nn.Module):
     """h = W x + b + s · B (g ⊙ A x), with W and b frozen.
@@ -28,8 +30,7 @@ class LowRankLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, rank: int, scaling: float, dropout: float = 0.0, gated: bool = False):
         super().__init__()
-        # Beside a map without storage (counts on the meta device) the factors are real: they are small.
-        device = "cpu" if linear.weight.is_meta else linear.weight.device
+        device = device_beside(linear.weight)
         self.linear = linear
         self.scaling = scaling
         self.dropout = dropout

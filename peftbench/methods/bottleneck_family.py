@@ -15,6 +15,7 @@ from peftbench.backbones.anatomy import ROLES, Site, attentions, ffn_norms, laye
 from peftbench.doors import Context, ParameterGroup
 from peftbench.errors import ConfigurationError
 from peftbench.layers.bottleneck import Bottleneck, bert_, gelu_tanh, near_identity_, plain_bottleneck, zero_up_
+from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Method
 from peftbench.methods.stored_tensors import StoredTensors
 
@@ -74,8 +75,9 @@ class BottleneckAttachment(StoredTensors):
 
 
 def bottleneck_groups(adapters: Placed) -> list[ParameterGroup]:
-    """Groups `adapter` and, undecayed, `adapter_no_decay`; what several adapters share stands in it once."""
-    own = list({id(p): p for adapter in adapters.values() for p in adapter.parameters()}.values())
+    """Groups `adapter` and, undecayed, `adapter_no_decay`, without gates; what adapters share stands in it once."""
+    named = [pair for adapter in adapters.values() for pair in adapter.named_parameters()]
+    own = list({id(p): p for name, p in named if not name.startswith("gate.")}.values())
     return [
         ParameterGroup("adapter", [p for p in own if p.ndim > 1]),
         ParameterGroup("adapter_no_decay", [p for p in own if p.ndim < 2], decays=False),
@@ -139,7 +141,7 @@ def place_sequential(model: nn.Module, make: Make, sublayers: Collection[Sublaye
         sublayer: Sublayer = "ffn" if site.role == "ffn_out" else attention
         if sublayer in sublayers:
             host = model.get_submodule(site.name)
-            adapter = _put(host, make(site.out_features, _device(host)))
+            adapter = _put(host, make(site.out_features, device_beside(host)))
             host.register_forward_hook(adapter.after)
             placed[Place(site.stack, site.layer, sublayer)] = adapter
     return placed
@@ -152,7 +154,7 @@ def place_after_ffn_norm(model: nn.Module, make: Make, first_layer: int = 0) -> 
     for site in _kept(sites(model, ("ffn_out",)), first_layer):
         norm = norms.get((site.stack, site.layer))
         host = model.get_submodule(site.name if norm is None else norm)
-        adapter = _put(host, make(site.out_features, _device(host)))
+        adapter = _put(host, make(site.out_features, device_beside(host)))
         host.register_forward_hook(adapter.after if norm is None else adapter.around_norm)
         placed[Place(site.stack, site.layer, "ffn")] = adapter
     return placed
@@ -165,7 +167,7 @@ def place_parallel(model: nn.Module, make: Make) -> Placed:
     placed: Placed = {}
     for site in sites(model, ("ffn_out",)):
         host = model.get_submodule(site.name)
-        adapter = _put(host, make(site.out_features, _device(host)))
+        adapter = _put(host, make(site.out_features, device_beside(host)))
         model.get_submodule(first[site.stack, site.layer].name).register_forward_pre_hook(adapter.keep_input)
         host.register_forward_hook(adapter.beside)
         placed[Place(site.stack, site.layer, "ffn")] = adapter
@@ -201,15 +203,11 @@ def _put(host: nn.Module, adapter: Bottleneck) -> Bottleneck:
     return adapter
 
 
-def _device(host: nn.Module) -> torch.device:
-    weight = next(host.parameters())
-    # Beside a map without storage (counts on the meta device) the adapter is real: it is small.
-    return torch.device("cpu") if weight.is_meta else weight.device
-
-
 def _host_norms(model: nn.Module, places: Collection[Place]) -> Iterator[str]:
-    hosts = {(place.stack, place.layer) for place in places}
-    parts = {host: [s.name.split(".") for s in sites(model, ROLES) if (s.stack, s.layer) == host] for host in hosts}
+    parts: dict[tuple[str, int], list[list[str]]] = {(place.stack, place.layer): [] for place in places}
+    for site in sites(model, ROLES):
+        if (site.stack, site.layer) in parts:
+            parts[site.stack, site.layer].append(site.name.split("."))
     prefixes = tuple(
         ".".join(same[0] for same in takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))) + "."
         for names in parts.values()

@@ -39,7 +39,7 @@ class Houlsby(Method):
     capabilities: ClassVar[Capabilities] = Capabilities(identity_at_start=False)
 
     size: int = bounded(64, at_least=1)
-    init_std: float = bounded(1e-2, at_least=0)
+    init_std: float = bounded(1e-2, above=0)
     cross_attention: bool = False
 
     def attach(self, model: nn.Module, context: Context) -> BottleneckAttachment:

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from peftbench.backbones.anatomy import Site, sites
 from peftbench.doors import Context, ParameterGroup
 from peftbench.layers.rescaling import Rescaling
+from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.registry import register
 from peftbench.methods.stored_tensors import StoredTensors
@@ -53,10 +54,8 @@ class IA3Attachment(StoredTensors):
         for site in sites(model, ("key", "value", "ffn_out")):
             linear = model.get_submodule(site.name)
             assert isinstance(linear, nn.Linear)
-            weight = linear.weight
             width = site.in_features if site.role == "ffn_out" else site.out_features
-            # Beside a map without storage (counts on the meta device) the vector is real: it is small.
-            rescaling = Rescaling(width, "cpu" if weight.is_meta else weight.device)
+            rescaling = Rescaling(width, device_beside(linear))
             linear.add_module("ia3", rescaling)
             if site.role == "ffn_out":
                 handle = linear.register_forward_pre_hook(rescaling.of_input)

@@ -13,7 +13,9 @@ from peftbench.backbones.anatomy import head_modules, layer_norms, sites
 from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
 from peftbench.layers.bottleneck import Bottleneck
+from peftbench.methods.bottleneck_family import bottleneck_groups
 from peftbench.methods.registry import method_class
+from peftbench.strict import build
 
 ADAPTERS = ("houlsby", "pfeiffer", "parallel_adapter", "scaled_parallel_adapter", "adapter_drop", "compacter")
 DECODERS = ("gpt2", "llama", "t5", "bart")
@@ -291,3 +293,17 @@ def test_a_half_precision_backbone_runs_and_trains(name):
     assert out.logits.dtype == torch.bfloat16
     out.loss.backward()
     assert all(p.grad is not None for p in own)
+
+
+def test_a_start_without_spread_is_refused_in_words():
+    with pytest.raises(ConfigurationError, match=r"init_std: 0\.0 is too small"):
+        build(method_class("houlsby"), {"init_std": 0.0}, "method", "conf/method/houlsby.yaml")
+
+
+def test_a_gate_on_an_adapter_is_in_none_of_the_adapters_groups():
+    _, attachment = attached("pfeiffer")
+    before = [[id(p) for p in group.parameters] for group in bottleneck_groups(attachment.adapters)]
+    for adapter in attachment.adapters.values():
+        adapter.gate = torch.nn.Linear(32, 1)
+    after = [[id(p) for p in group.parameters] for group in bottleneck_groups(attachment.adapters)]
+    assert after == before
