@@ -13,6 +13,7 @@ from peftbench.backbones.projections import fused_tensors
 from peftbench.doors import Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
 from peftbench.layers.delta import SparseDelta, Target, by_owner, fold, install
+from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.parameter_kinds import ParameterKinds, by_layer
 from peftbench.methods.registry import register
@@ -38,8 +39,7 @@ class BitFit(Method):
     replacement and leave the masked weights to the optimizer's decay; here they are drawn without, in the biases'
     exact number, and nothing else can move. Its uniform control spreads over vectors too; here over matrices alone.
     Biases are never decayed.
-    Traps: the key's bias hardly moves, since softmax does not see it. T5 and Llama have no biases. Biases of a
-    half-precision backbone are trained as float32 differences, for steps of 1e-3 would be rounded away.
+    Traps: the key's bias hardly moves, since softmax does not see it. T5 and Llama have no biases.
 
     Attributes:
         biases: `all`, or some of the roles and `layer_norms`; the paper's half is `[query, ffn_in]`.
@@ -112,27 +112,24 @@ class BitFitAttachment(StoredTensors):
         self.biases = method.chosen(model, everything)
         self.kinds = ParameterKinds(model)
         self.initial = {target.name: target.parameter.detach().clone() for target in self.biases}
-        self.deltas = [(target, SparseDelta(indices)) for target, indices in self._changed(everything)]
-        changed = {target.name for target, _ in self.deltas}
-        self.trained: list[Tensor] = []
+        self.deltas: list[tuple[Target, SparseDelta]] = []
         if method.control is None:
-            self.trained += [target.parameter for target in self.biases if target.name not in changed]
-        for parameter in self.trained:
-            parameter.requires_grad_(True)
+            self.trained = [target.parameter for target in self.biases]
+        else:
+            self.deltas = [(target, SparseDelta(indices)) for target, indices in self._drawn(everything)]
+            self.trained = [delta.values for _, delta in self.deltas]
         for target, delta in self.deltas:
             install(target, delta)
-            self.trained.append(delta.values)
+        for parameter in self.trained:
+            parameter.requires_grad_(True)
 
-    def _changed(self, everything: list[Target]) -> list[tuple[Target, Tensor]]:
-        """Weights that change by a difference, each with its changed positions."""
-        if self.method.control is None:
-            low = [target for target in self.biases if target.parameter.itemsize < 4]
-            return [(t, torch.arange(t.parameter.numel(), device=_device(t))) for t in low]
+    def _drawn(self, everything: list[Target]) -> list[tuple[Target, Tensor]]:
+        """The control's weights, each with its changed positions."""
         if self.method.control == "uniform":
             drawn = _uniform(everything, elements([t.parameter for t in self.biases]), self.context.generator)
         else:
             drawn = _rows_and_columns(everything, self.biases, self.context.generator)
-        return [(target, indices.to(_device(target))) for target, indices in drawn]
+        return [(target, indices.to(device_beside(target.parameter))) for target, indices in drawn]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Group `biases`, or `control`, undecayed."""
@@ -176,11 +173,6 @@ class BitFitAttachment(StoredTensors):
         """Biases are in place; a control's differences are added."""
         for target, delta in self.deltas:
             fold(target, delta)
-
-
-def _device(target: Target) -> str | torch.device:
-    # Positions are small and real even beside a weight without storage.
-    return "cpu" if target.parameter.is_meta else target.parameter.device
 
 
 def _uniform(everything: list[Target], count: int, generator: torch.Generator) -> list[tuple[Target, Tensor]]:
