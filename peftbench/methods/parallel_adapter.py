@@ -23,7 +23,8 @@ class ParallelAdapter(Method):
     Maths: h ← FFN(x) + ReLU(x W_down + b_down) W_up + b_up, before residual connection and norm; x is what the
     feed-forward's first map reads, in a pre-norm layer after the norm. Weights N(0, 0.02²), biases zero.
     Parameters: 2·M·D + M + D per layer.
-    Deviations: the host's dropout on the feed-forward's output covers the adapter's too.
+    Deviations: the official RoBERTa code has dropout (`hidden_dropout_prob`) after the ReLU; here there is none inside
+    the adapter, and the host's on the feed-forward's output covers the adapter's too.
     Traps: not mergeable, because of the ReLU.
 
     Attributes:

@@ -23,7 +23,8 @@ class ScaledParallelAdapter(Method):
     Maths: h ← FFN(x) + s·(ReLU(x W_down + b_down) W_up + b_up), before residual connection and norm. Down is
     Kaiming-uniform with a = √5, up and biases are zero; a learned s is one scalar per layer, one at first.
     Parameters: 2·M·D + M + D per layer, and one more where s is learned.
-    Deviations: the paper fixes s = 4 on BART; the default is the 2 of the released script for an encoder.
+    Deviations: the paper fixes s = 4 on BART; the default is the 2 of the released script for an encoder. The official
+    RoBERTa code has dropout (`hidden_dropout_prob`) after the ReLU; here there is none inside the adapter.
     Traps: not mergeable, because of the ReLU. The gradient of down is zero at the first step, since up is zero.
 
     Attributes:
