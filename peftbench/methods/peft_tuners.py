@@ -128,10 +128,8 @@ def inject(model: nn.Module, config: Any, seed: int) -> Any:
     kind = config.peft_type.value
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if _reads_weights(config) and any(p.is_meta for p in model.parameters()):
-            model.to_empty(device="cpu")
-            for parameter in model.parameters():
-                nn.init.normal_(parameter, std=0.02)
+        if any(p.is_meta for p in model.parameters()):
+            _start_without_weights(model, config)
         try:
             tuner = tuners[kind](model, config, "default")
             tuner._cast_adapter_dtype("default")
@@ -140,11 +138,16 @@ def inject(model: nn.Module, config: Any, seed: int) -> Any:
     return tuner
 
 
-def _reads_weights(config: Any) -> bool:
-    """Whether injecting looks at the weights' values, so that a backbone without any needs some for its counts."""
+def _start_without_weights(model: nn.Module, config: Any) -> None:
+    """Make counts possible where the tuner looks at the weights' values and the model has shapes alone."""
     start = getattr(config, "init_lora_weights", True)
-    from_weights = isinstance(start, str) and start not in ("gaussian", "orthogonal")
-    return from_weights or config.peft_type.value in ("ADAMSS", "FROD", "SHIRA")
+    if start in ("loftq", "olora", "pissa"):
+        config.init_lora_weights = True  # The factors have the same shapes.
+    elif start == "mica" or config.peft_type.value in ("ADAMSS", "FROD", "SHIRA"):
+        # What these train depends on their own start, so the maps they adapt get some weights.
+        for name in config.target_modules:
+            for parameter in model.get_submodule(name).to_empty(device="cpu").parameters():
+                nn.init.normal_(parameter, std=0.02)
 
 
 def resolve_targets(config: Any, model: nn.Module, head: Sequence[str], roles: Sequence[str] | None) -> None:

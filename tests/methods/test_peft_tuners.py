@@ -373,6 +373,26 @@ def test_loras_variants_learn_merge_and_load(settings, tmp_path):
     assert attached("LORA", model=bare, **settings)[1].count() == attached("LORA", **settings)[1].count()
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "real"),
+    [
+        ("LORA", {"init_lora_weights": "pissa"}, set()),
+        ("LORA", {"init_lora_weights": "olora"}, set()),
+        ("LORA", {"init_lora_weights": "mica"}, {"query", "value"}),
+        ("ADAMSS", {}, {"query", "value"}),
+        ("FROD", {}, {"query", "value"}),
+        ("SHIRA", {}, {"query", "value"}),
+    ],
+)
+def test_counts_from_shapes_make_at_most_the_adapted_maps_real(kind, settings, real):
+    with torch.device("meta"):
+        bare = tiny_model()
+    names = {id(p): n for n, p in bare.named_parameters()}
+    attached(kind, model=bare, sites=("query", "value"), **settings)
+    left = {names[id(p)] for p in bare.parameters() if p.is_meta and id(p) in names}
+    assert {n.split(".")[-2] for n in names.values() if n not in left} == real
+
+
 def test_language_models_generate_and_load(tmp_path):
     model, attachment = attached("VERA", model=lively("llama", tiny_generator))
     ids = torch.randint(5, 600, (2, 6), generator=torch.Generator().manual_seed(0))
