@@ -176,6 +176,12 @@ def resolve_targets(config: Any, model: nn.Module, head: Sequence[str], roles: S
         forward = config.feedforward_modules
         chosen = [site.name for site in sites(model, ["ffn_out"])] if forward is None else _ends(forward, names)
         config.feedforward_modules = set(chosen) & set(names)
+    kind = config.peft_type.value
+    if bare := [name for name in names if kind == "BEFT" and getattr(modules[name], "bias", None) is None]:
+        # PEFT trains there, and fails when merging, after training.
+        raise ConfigurationError(
+            f"method.config: {kind} wants maps with biases; {', '.join(bare[:2])} and the like have none"
+        )
     config.target_modules = set(names)
     for key in ("exclude_modules", "layers_to_transform", "layers_pattern"):
         if hasattr(config, key):

@@ -60,7 +60,7 @@ TRAINS = {
 """Settings that fit maps of 32 and 64."""
 NOTES = {
     "ADAMSS": "without `use_asa`",
-    "BEFT": "`trainer.merge` wants maps with biases",
+    "BEFT": "refused where an adapted map has no bias (T5, Llama)",
     "LILY": "`trainer.merge` is refused",
     "LN_TUNING": "trains in the backbone's own number type",
     "LORA": "`init_lora_weights`: not `eva`, `corda`, `lora_ga`, `pissa_niter_*`; without `alora_invocation_tokens`,"
@@ -391,6 +391,12 @@ def test_counts_from_shapes_make_at_most_the_adapted_maps_real(kind, settings, r
     attached(kind, model=bare, sites=("query", "value"), **settings)
     left = {names[id(p)] for p in bare.parameters() if p.is_meta and id(p) in names}
     assert {n.split(".")[-2] for n in names.values() if n not in left} == real
+
+
+@pytest.mark.parametrize("make", [lambda: tiny_model("t5"), lambda: tiny_generator("llama")], ids=["t5", "llama"])
+def test_biases_are_not_trained_on_maps_without_one(make):
+    with pytest.raises(ConfigurationError, match=r"BEFT wants maps with biases; .* have none$"):
+        attached("BEFT", model=make())
 
 
 def test_language_models_generate_and_load(tmp_path):
