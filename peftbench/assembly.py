@@ -65,7 +65,7 @@ def attach(
     config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int, tokenizer: Any = None
 ) -> tuple[Attachment, list[ParameterGroup]]:
     """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group."""
-    check_length(model, config.task.max_length, config.method.virtual_tokens)
+    check_length(model, config.task.max_length, config.method.positions_taken(model))
     model.requires_grad_(False)
     head = head_modules(model)
     generator = torch.Generator().manual_seed(stream_seed(config.seed, METHOD))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ _HYDRA_FLAGS = ("-m", "--multirun", "-c", "--cfg", "-i", "--info", "-sc", "--she
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the console program and exit: 0 done, 1 a run failed, 2 the configuration is wrong."""
+    # On import it tells at length of optional kernels that are not there.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     sys.exit(exit_status(list(sys.argv[1:] if argv is None else argv)))
 
 

@@ -123,9 +123,15 @@ def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
+def _in_words(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    return _WORDS.get(hint, str(hint))
+
+
 def _wrong(value: Any, hint: Any, name: str, source: str) -> ConfigurationError:
     arms = [arm for arm in (typing.get_args(hint) or (hint,)) if arm not in (type(None), Ellipsis)]
-    wanted = " or ".join(_WORDS.get(arm, str(arm)) for arm in arms)
+    wanted = " or ".join(_in_words(arm) for arm in arms)
     if typing.get_origin(hint) is tuple:
         wanted = f"a list of {wanted}"
     if hint is dict:

@@ -35,17 +35,25 @@ class KeyValues:
         key: (1 or B, H, P, d), H the key heads, after rotation where positions are rotary. value: alike.
         mask: (B, P), False where a row's virtual token is padding; None: all count.
         gate: (B, 1, 1, 1), a factor on keys and values (UniPELT); None: one.
+        dropout: probability with which an element of a row's keys and values is dropped.
     """
 
     key: Tensor
     value: Tensor
     mask: Tensor | None = None
     gate: Tensor | None = None
+    dropout: float = 0.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copied model has none until its own forward lays them: these belong to the original's graph."""
 
     def rows(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Key and value for the B rows of `like` (B, H, S, d), in its type; beams repeat their row."""
         key, value = (x if self.gate is None else x * self.gate for x in (self.key, self.value))
-        return _repeat(key, len(like)).to(like.dtype), _repeat(value, len(like)).to(like.dtype)
+        key, value = _repeat(key, len(like)), _repeat(value, len(like))
+        if self.dropout:
+            key, value = nn.functional.dropout(key, self.dropout), nn.functional.dropout(value, self.dropout)
+        return key.to(like.dtype), value.to(like.dtype)
 
 
 def _repeat(x: Tensor, rows: int) -> Tensor:

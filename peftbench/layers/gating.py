@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peftbench.layers.low_rank import kaiming_uniform_
+from peftbench.layers.low_rank import drawn_linear, kaiming_uniform_
 
 
 class Tokens:
@@ -37,7 +37,8 @@ class SequenceGate(nn.Module):
     Args:
         width: D.
         tokens: the batch at hand.
-        generator: draws w and b as torch's linear map does.
+        device: of w and b.
+        generator: draws them as torch's linear map does.
 
     Attributes:
         seen: (count, sum, sum of squares) of G over the rows since `record`; None while not recording.
@@ -45,22 +46,19 @@ class SequenceGate(nn.Module):
 
     def __init__(self, width: int, tokens: Tokens, device: torch.device, generator: torch.Generator):
         super().__init__()
-        self.linear = nn.Linear(width, 1, device=device)
-        with torch.no_grad():
-            for parameter in self.linear.parameters():
-                drawn = torch.rand(parameter.shape, generator=generator)
-                parameter.copy_((drawn * 2 - 1) * width**-0.5)
+        self.linear = drawn_linear(width, 1, generator, device)
         self.tokens = tokens
         self.seen: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """X of shape (B, S, D) to G of shape (B, 1, 1)."""
-        weights = self.linear(x.to(self.linear.weight.dtype)).sigmoid()
+        # The mean is taken in fp32, also where the map is computed in less.
+        weights = self.linear(x.to(self.linear.weight.dtype)).float().sigmoid()
         if self.tokens.real is None:
             gate = weights.mean(1, keepdim=True)
         else:
             real = self.tokens.real.unsqueeze(-1).to(weights.dtype)
-            gate = (weights * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+            gate = (weights * real).sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp(min=1)
         if self.seen is not None:
             values = gate.detach().double()
             self.seen += torch.stack([torch.ones_like(values).sum(), values.sum(), values.square().sum()])

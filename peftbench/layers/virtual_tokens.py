@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from peftbench.layers.low_rank import drawn_linear, normal_
+
 
 class PrefixTable(nn.Module):
     """Keys and values of P virtual tokens for L alike attentions: a table (P, 2·L·W), or an MLP that computes it.
@@ -13,10 +15,14 @@ class PrefixTable(nn.Module):
     in the official code.
 
     Args:
-        length: P. attentions: L. width: W, key heads times their width.
-        embedding_dim: D. hidden: K; None: the table itself is trained.
-        dropout: on the table's values, as P-Tuning v2 applies the model's own.
-        generator: draws the initialisation (embedding N(0, 1), linear maps torch's default).
+        length: P.
+        attentions: L.
+        width: W, key heads times their width.
+        embedding_dim: D.
+        hidden: K; None: the table itself is trained.
+        std: the table starts as N(0, std²), and the MLP's maps too, without bias; None: the table as N(0, 1), the maps
+            as torch's linear ones do.
+        generator: draws the start.
 
     Attributes:
         table: (P, 2·L·W), or (P, D) under an MLP.
@@ -29,26 +35,35 @@ class PrefixTable(nn.Module):
         width: int,
         embedding_dim: int,
         hidden: int | None,
-        dropout: float,
+        std: float | None,
         generator: torch.Generator,
     ):
         super().__init__()
-        self.attentions, self.dropout = attentions, dropout
+        self.attentions = attentions
         out = 2 * attentions * width
         # No host tensor to ask for a device: a table is small, so it is real even beside a model without storage.
-        with torch.device("cpu"):
-            self.table = nn.Parameter(torch.empty(length, out if hidden is None else embedding_dim))
-            self.mlp = None if hidden is None else _mlp(embedding_dim, hidden, out, generator)
-        with torch.no_grad():
-            self.table.copy_(torch.randn(self.table.shape, generator=generator))
+        shape = (length, out if hidden is None else embedding_dim)
+        self.table = nn.Parameter(torch.zeros(shape, device="cpu"))
+        normal_(self.table, 1.0 if std is None else std, generator)
+        self.mlp: nn.Sequential | None = None
+        if hidden is not None:
+            maps = drawn_linear(embedding_dim, hidden, generator), drawn_linear(hidden, out, generator)
+            for linear in maps if std is not None else ():
+                normal_(linear.weight, std, generator)
+                nn.init.zeros_(linear.bias)
+            self.mlp = nn.Sequential(maps[0], nn.Tanh(), maps[1])
 
     def values(self) -> Tensor:
-        """The table's values (P, 2·L·W), before dropout."""
-        return self.table if self.mlp is None else self.mlp(self.table)
+        """The table's values, (P, 2·L·W)."""
+        if self.mlp is None:
+            return self.table
+        # In full precision, as they are folded: what is kept is what was trained.
+        with torch.autocast(self.table.device.type, enabled=False):
+            return self.mlp(self.table)
 
     def forward(self) -> Tensor:
         """Keys and values, (L, 2, P, W)."""
-        values = nn.functional.dropout(self.values(), self.dropout, self.training)
+        values = self.values()
         return values.view(len(values), self.attentions, 2, -1).permute(1, 2, 0, 3)
 
     @torch.no_grad()
@@ -58,31 +73,19 @@ class PrefixTable(nn.Module):
         self.mlp = None
 
     def set_values(self, values: Tensor, steps: int, lr: float) -> None:
-        """Start from `values` (L, 2, P, W): copied into a table; under an MLP, fitted by Adam on the squared error.
+        """Start from `values` (L, 2, P, W): copied into a table; an MLP is fitted by Adam on the squared error.
 
-        The fit is the official code's low-data initialisation (500 steps at 1e-4).
+        The fit is the official code's low-data start (500 steps at 1e-4); the MLP's input stays as drawn.
         """
         flat = values.permute(2, 0, 1, 3).reshape(values.shape[2], -1).to(self.table)
         if self.mlp is None:
             with torch.no_grad():
                 self.table.copy_(flat)
             return
-        optimizer = torch.optim.Adam(self.parameters(), lr=lr)
+        optimizer = torch.optim.Adam(self.mlp.parameters(), lr=lr)
         with torch.enable_grad():
             for _ in range(steps):
                 optimizer.zero_grad()
                 nn.functional.mse_loss(self.values(), flat).backward()
                 optimizer.step()
-        optimizer.zero_grad()
-
-
-def _mlp(inputs: int, hidden: int, out: int, generator: torch.Generator) -> nn.Sequential:
-    return nn.Sequential(_linear(inputs, hidden, generator), nn.Tanh(), _linear(hidden, out, generator))
-
-
-@torch.no_grad()
-def _linear(inputs: int, out: int, generator: torch.Generator) -> nn.Linear:
-    linear, bound = nn.Linear(inputs, out), inputs**-0.5
-    for parameter in (linear.weight, linear.bias):
-        parameter.copy_(torch.rand(parameter.shape, generator=generator) * 2 * bound - bound)
-    return linear
+        self.zero_grad()

@@ -42,8 +42,7 @@ class Method(ABC):
     default_lr: ClassVar[float] = 1e-3
     capabilities: ClassVar[Capabilities] = Capabilities()
 
-    @property
-    def virtual_tokens(self) -> int:
+    def positions_taken(self, model: nn.Module) -> int:
         """Positions of the backbone that the method takes away from the input's own tokens."""
         return 0
 

@@ -14,7 +14,7 @@ Part = Callable[[], StoredTensors]
 
 
 class Composition(StoredTensors):
-    """Parts attached one after another; every door asks them all.
+    """Parts attached one after another, for parts that train, are stored and are finalized, and have no other door.
 
     Args:
         model: the backbone with its head, all frozen.

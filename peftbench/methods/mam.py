@@ -25,7 +25,8 @@ class MAM(Method):
     feed-forward sub-layer; together they come close to full fine-tuning.
     Maths: K ← [P_K; K], V ← [P_V; V] with |P| = l; h ← FFN(x) + s·ReLU(x W_down + b_down) W_up + b_up.
     Parameters: stored 2·l·d per attention and 2·r·d + r + d per feed-forward sub-layer; while training the MLP too.
-    Deviations: the adapter's up-bias is scaled with the rest of it. The defaults are the code's for classification
+    Deviations: no dropout inside the adapter (the code's RoBERTa has the model's own after the ReLU); the prefix is not
+    decayed (0.1 there for classification). The defaults are the code's for classification
     (l = r = 16, s = 2); summarisation and translation use l = 30, r = 512, s = 4.
     Traps: the paper's "6.7%" of BART-large counts weights alone; biases come on top.
 

@@ -57,8 +57,7 @@ class PTuning(Method):
         """The trained ones: m."""
         return sum(part for part in self.template if isinstance(part, int))
 
-    @property
-    def virtual_tokens(self) -> int:
+    def positions_taken(self, model: nn.Module) -> int:
         """Positions of the backbone that the template takes."""
         return self.pseudo_tokens + sum(isinstance(part, str) for part in self.template)
 

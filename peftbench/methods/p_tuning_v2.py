@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
+from peftbench.backbones.anatomy import positions
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.prefix_family import PrefixAttachment, PrefixShape, prefix_by_row
@@ -22,7 +23,8 @@ class PTuningV2(Method):
 
     Idea: prompts in every layer, as keys and values, with a fresh classification head on [CLS]; no verbaliser.
     Maths: K ← [P_K; K], V ← [P_V; V]; the table (|P|, 2·L·d) is trained itself, or computed by
-    Linear(d, k), tanh, Linear(k, 2·L·d) where `projection` is set. Dropout falls on the prefix.
+    Linear(d, k), tanh, Linear(k, 2·L·d) where `projection` is set. All of it starts as N(0, 0.02²), the model's own start
+    for what a checkpoint lacks. Dropout falls on the prefix, drawn for each row.
     Parameters: 2·L·|P|·d stored; with `projection` more while training.
     Deviations: keys and values go in at the attention instead of a patched model or a cache. BERT's pooler is trained
     with the head here, as for every method; the code freezes it.
@@ -44,16 +46,15 @@ class PTuningV2(Method):
     dropout: float = bounded(0.1, at_least=0, at_most=0.99)
     shift_positions: bool = True
 
-    @property
-    def virtual_tokens(self) -> int:
-        """Positions of the backbone that the prefix takes."""
-        return self.length if self.shift_positions else 0
+    def positions_taken(self, model: nn.Module) -> int:
+        """The prefix's length, where positions are shifted and the backbone counts any."""
+        return self.length if self.shift_positions and positions(model) else 0
 
     def attach(self, model: nn.Module, context: Context) -> PrefixAttachment:
         """Put a prefix into every attention."""
         hidden = self.projection_hidden if self.projection else None
         return PrefixAttachment(
-            model, context, self, PrefixShape(self.length, hidden, self.dropout, self.shift_positions)
+            model, context, self, PrefixShape(self.length, hidden, 0.02, self.dropout, self.shift_positions)
         )
 
     @classmethod

@@ -20,6 +20,7 @@ from peftbench.backbones.injection import (
 )
 from peftbench.doors import Context, ParameterGroup
 from peftbench.errors import ConfigurationError
+from peftbench.layers.surgery import device_beside
 from peftbench.layers.virtual_tokens import PrefixTable
 from peftbench.methods.base import Method
 from peftbench.methods.stored_tensors import StoredTensors
@@ -32,7 +33,8 @@ class PrefixShape:
     Attributes:
         length: |P|, virtual tokens per attention.
         hidden: width of the MLP that computes the table while training; None: the table is trained itself.
-        dropout: on keys and values.
+        std: of the start; None: the official prefix code's own (see `PrefixTable`).
+        dropout: on keys and values, drawn for each row.
         shift_positions: real tokens take the positions after the prefix, as where it is a cache of past tokens.
         words: text whose own keys and values the prefix starts from, repeated up to its length; None: random.
         fit_steps, fit_lr: Adam steps that bring an MLP to those activations.
@@ -40,11 +42,29 @@ class PrefixShape:
 
     length: int
     hidden: int | None = None
+    std: float | None = None
     dropout: float = 0.0
     shift_positions: bool = False
     words: str | None = None
     fit_steps: int = 500
     fit_lr: float = 1e-4
+
+
+@dataclass
+class _Layer:
+    """Lays a table at its attentions, once per forward of their stack."""
+
+    table: PrefixTable
+    modules: list[nn.Module]
+    heads: int
+    dropout: float
+
+    # A bound method, so that a deep copy of the model lays its own table.
+    def lay(self, stack: nn.Module, args: Any) -> None:
+        dropout = self.dropout if self.table.training else 0.0
+        for module, values in zip(self.modules, by_head(self.table(), self.heads), strict=True):
+            key, value = (x.unsqueeze(0) for x in values)
+            module.virtual_tokens = KeyValues(key, value, dropout=dropout)  # type: ignore[assignment]
 
 
 class PrefixAttachment(StoredTensors):
@@ -60,38 +80,24 @@ class PrefixAttachment(StoredTensors):
         self.shape = shape
         self.modules = inject(model)
         self.places = places_by_kind(model)
-        self.heads = key_heads(model)
         width, hidden_size = sites(model, ("key",))[0].out_features, int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.tables = {
-            kind: PrefixTable(
-                shape.length, len(places), width, hidden_size, shape.hidden, shape.dropout, context.generator
-            )
+            kind: PrefixTable(shape.length, len(places), width, hidden_size, shape.hidden, shape.std, context.generator)
             for kind, places in self.places.items()
         }
         if shape.words is not None:
             self._start_from(shape.words)
-        device = next(backbone(model).parameters()).device
-        # Beside a model without storage (counts on the meta device) the tables are real: they are small.
-        tables = nn.ModuleDict(self.tables)
-        backbone(model).add_module("prefix", tables if device.type == "meta" else tables.to(device))
-        for kind, path in stacks(model).items():
-            model.get_submodule(path).register_forward_pre_hook(self._filler(kind))
+        tables = nn.ModuleDict(self.tables).to(device_beside(backbone(model)))
+        backbone(model).add_module("prefix", tables)
+        for stack, path in stacks(model).items():
+            for kind in (kind for kind in self.places if kind.startswith(stack)):
+                modules = [self.modules[place.name] for place in self.places[kind]]
+                layer = _Layer(self.tables[kind], modules, key_heads(model, stack), shape.dropout)
+                model.get_submodule(path).register_forward_pre_hook(layer.lay)
         if "encoder" not in stacks(model):
             count_positions_from_mask(model.get_submodule(stacks(model)["decoder"]))
         if shape.shift_positions:
             ShiftedPositions(model, shape.length)
-
-    def _filler(self, stack: str) -> Callable[[nn.Module, Any], None]:
-        """A hook that computes a stack's tables once per forward and lays them at its attentions."""
-        kinds = [kind for kind in self.places if kind.startswith(stack)]
-
-        def fill(module: nn.Module, args: Any) -> None:
-            for kind in kinds:
-                for place, values in zip(self.places[kind], self.tables[kind](), strict=True):
-                    key, value = (x.unsqueeze(0) for x in by_head(values, self.heads))
-                    self.modules[place.name].virtual_tokens = KeyValues(key, value)  # type: ignore[assignment]
-
-        return fill
 
     @torch.no_grad()
     def _start_from(self, words: str) -> None:
@@ -117,7 +123,7 @@ class PrefixAttachment(StoredTensors):
             self.tables[kind].set_values(values.cpu(), self.shape.fit_steps, self.shape.fit_lr)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """One group: every table, and its MLP while there is one. Undecayed, as published."""
+        """One group: every table, and its MLP while there is one. Undecayed."""
         return [
             ParameterGroup(self.group, [p for table in self.tables.values() for p in table.parameters()], decays=False)
         ]
@@ -141,10 +147,11 @@ def places_by_kind(model: nn.Module) -> dict[str, list[Attention]]:
     return places
 
 
-def key_heads(model: nn.Module) -> int:
-    """Number of key heads, fewer than query heads where they are grouped."""
+def key_heads(model: nn.Module, stack: str) -> int:
+    """Number of a stack's key heads, fewer than query heads where they are grouped."""
     config: Any = model.config
-    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    own = getattr(config, f"{stack}_attention_heads", None) or getattr(config, "num_key_value_heads", None)
+    return int(own or config.num_attention_heads)
 
 
 def by_head(values: Tensor, heads: int) -> Tensor:
@@ -165,7 +172,7 @@ def prefix_by_row(
     Returns:
         To be called with (B,) indices into `prefixes` before a forward.
     """
-    modules, places, heads = inject(model), places_by_kind(model), key_heads(model)
+    modules, places = inject(model), places_by_kind(model)
     tables = {kind: [p[f"prefix.{kind}"] for p in prefixes] for kind in places}
     lengths = torch.tensor([len(table) for table in next(iter(tables.values()))])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
@@ -179,6 +186,7 @@ def prefix_by_row(
         for kind, found in places.items():
             table = pad_sequence(tables[kind], batch_first=True)[rows].to(tasks.device)
             # (B, P, 2·L·W) to (L, 2, B, H, P, d)
+            heads = key_heads(model, found[0].stack)
             values = by_head(table.unflatten(-1, (len(found), 2, -1)).permute(2, 3, 0, 1, 4), heads)
             for place, (key, value) in zip(found, values, strict=True):
                 modules[place.name].virtual_tokens = KeyValues(key, value, mask[rows].to(tasks.device))  # type: ignore[assignment]

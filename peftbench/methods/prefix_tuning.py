@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
+from peftbench.backbones.anatomy import positions
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.prefix_family import PrefixAttachment, PrefixShape, prefix_by_row
@@ -26,7 +27,8 @@ class PrefixTuning(Method):
     Parameters: stored 2·L·|P|·(key width) per kind of attention; encoder-decoders have three kinds (encoder self,
     decoder self, cross), each with a table and an MLP of its own. Trained: the MLP and its (|P|, d) embedding instead.
     Deviations: keys and values go in at the attention, not as a cache of past tokens, so encoders, cross-attention and
-    DeBERTa have a prefix too. The loss is the trainer's mean over tokens (the code sums over tokens).
+    DeBERTa have a prefix too. `init_words` are repeated up to the length (the code takes their number of pieces as the
+    length). The loss is the trainer's mean over tokens (the code sums over tokens).
     Traps: without the MLP training is slower to start and more sensitive to its initialisation (ACL version, footnote);
     trained and stored counts differ a hundredfold with it.
 
@@ -53,16 +55,22 @@ class PrefixTuning(Method):
     init_lr: float = bounded(1e-4, above=0)
     shift_positions: bool = True
 
-    @property
-    def virtual_tokens(self) -> int:
-        """Positions of the backbone that the prefix takes."""
-        return self.length if self.shift_positions else 0
+    def positions_taken(self, model: nn.Module) -> int:
+        """The prefix's length, where positions are shifted and the backbone counts any."""
+        return self.length if self.shift_positions and positions(model) else 0
 
     def attach(self, model: nn.Module, context: Context) -> PrefixAttachment:
         """Put a prefix into every attention."""
         hidden = self.mlp_hidden if self.mlp else None
         shape = PrefixShape(
-            self.length, hidden, self.dropout, self.shift_positions, self.init_words, self.init_steps, self.init_lr
+            self.length,
+            hidden,
+            None,
+            self.dropout,
+            self.shift_positions,
+            self.init_words,
+            self.init_steps,
+            self.init_lr,
         )
         return PrefixAttachment(model, context, self, shape)
 

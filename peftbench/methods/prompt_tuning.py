@@ -47,8 +47,7 @@ class PromptTuning(Method):
     length: int = bounded(20, at_least=1)
     init: Literal["labels", "vocabulary", "random"] = "labels"
 
-    @property
-    def virtual_tokens(self) -> int:
+    def positions_taken(self, model: nn.Module) -> int:
         """Positions of the backbone that the prompt takes: p."""
         return self.length
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from peftbench.backbones.anatomy import Site, attentions, backbone, sites, stacks
 from peftbench.doors import Context, ParameterGroup
 from peftbench.errors import ConfigurationError
 from peftbench.layers.gating import GatedLowRank, SequenceGate, Tokens
+from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.bottleneck_family import BottleneckAttachment, pfeiffer_adapters
 from peftbench.methods.composition import Composition
@@ -31,6 +31,7 @@ class UniPELT(Method):
     a gate each, in the place of α/r). G = mean over tokens of σ(Linear(x)): one number per row, layer and part.
     Parameters: stored: prefix 2·L·l·d, adapter L·(2·m·d + m + d), LoRA 4·L·d·r, gates d + 1 each (four per layer, two
     without LoRA).
+    Prefix and MLP start as N(0, 0.02²).
     Deviations: the gates' mean leaves padding out (the code counts it, so that its outputs depend on the batch).
     The gated mean is the code's; the paper's text has a gate per token. No central gate.
     On DeBERTa LoRA leaves the projections of relative positions as they were.
@@ -75,9 +76,9 @@ class UniPELTAttachment(Composition):
         backbone(model).register_forward_pre_hook(self.tokens.keep_mask, with_kwargs=True)
         for attention in attentions(model):
             model.get_submodule(attention.name).register_forward_pre_hook(self.tokens.keep_states, with_kwargs=True)
-        self._device = next(p.device for p in backbone(model).parameters())
         self._generator = context.generator
-        shape = PrefixShape(method.prefix_length, method.mlp_hidden)
+        # The released model starts what its checkpoint lacks as N(0, 0.02²).
+        shape = PrefixShape(method.prefix_length, method.mlp_hidden, 0.02)
 
         def place():
             placed = pfeiffer_adapters(model, context.generator, reduction=method.reduction)
@@ -93,11 +94,18 @@ class UniPELTAttachment(Composition):
             parts.append(lambda: GatedLoRA(model, context, method, self._lora_gate))
         super().__init__(model, context, method, parts)
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The groups of all parts and `adapter_gate`."""
+        return [*super().parameter_groups(), _gate_group("adapter_gate", self.gates["adapter"])]
+
+    def stored(self) -> dict[str, Tensor]:
+        """The tensors of all parts and the adapters' gates."""
+        gates = {id(p) for gate in self.gates["adapter"] for p in gate.parameters()}
+        return super().stored() | {n: p.detach() for n, p in self.model.named_parameters() if id(p) in gates}
+
     def _gate(self, part: str, model: nn.Module) -> SequenceGate:
         width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        # Beside a model without storage (counts on the meta device) gates are real: they are small.
-        device = torch.device("cpu") if self._device.type == "meta" else self._device
-        gate = SequenceGate(width, self.tokens, device, self._generator)
+        gate = SequenceGate(width, self.tokens, device_beside(backbone(model)), self._generator)
         self.gates.setdefault(part, []).append(gate)
         return gate
 

@@ -179,15 +179,18 @@ class Loop:
         lr_steps = plan.total_steps if plan.lr_steps is None else plan.lr_steps
         self.optimizers.set_lr(step + plan.lr_offset, lr_steps)
         total = torch.zeros((), device=self.accelerator.device)
+        first = True
         for rows in micro_batches(batch, lengths, self.settings.micro_batch_size):
             share = len(rows) / len(batch)
             inputs = collate(self.rows, rows, self.accelerator.device)
             with self.accelerator.autocast():
                 loss = self.model(**inputs).loss * share
-            penalty = self.attachment.penalty()
-            self.penalty = None if penalty is None else penalty.detach()
-            self.accelerator.backward(loss if penalty is None else loss + penalty * share)
             total += loss.detach()
+            if first:  # It depends on no row, so one backward pass of a step carries the whole of it.
+                penalty, first = self.attachment.penalty(), False
+                self.penalty = None if penalty is None else penalty.detach()
+                loss = loss if penalty is None else loss + penalty
+            self.accelerator.backward(loss)
             self.meter.tokens += int(lengths[rows].sum())
             self.meter.padded_tokens += int(lengths[rows].max()) * len(rows)
         check_finite(total, self._clip(), step + 1)

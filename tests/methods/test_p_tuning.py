@@ -101,7 +101,7 @@ def test_anchors_are_the_backbones_own_words_in_their_places(family):
     words = backbone(model).get_input_embeddings().weight.detach()
     prompt, pseudo = attachment.prompt(), attachment.prompt.pseudo()
     assert_close(prompt, torch.stack([words[40], pseudo[0], pseudo[1], words[41], words[44], pseudo[2]]))
-    assert PTuning(template=("it", 2, "was", "##real", 1)).virtual_tokens == attachment.prompt.length == 6
+    assert PTuning(template=("it", 2, "was", "##real", 1)).positions_taken(model) == attachment.prompt.length == 6
     assert attachment.count().stored == 3 * 32
     assert not any("anchor" in n for n, _ in model.named_parameters())
 
@@ -120,7 +120,7 @@ def test_a_template_without_meaning_is_refused(template):
 def test_a_template_is_read_from_a_configuration():
     method = build(PTuning, {"template": [3, "it was", 1]}, "method", "here")
     assert method.template == (3, "it was", 1)
-    assert (method.pseudo_tokens, method.virtual_tokens) == (4, 5)
+    assert (method.pseudo_tokens, method.positions_taken(tiny_model())) == (4, 5)
 
 
 @KINDS

@@ -291,3 +291,63 @@ def test_published_counts(shape, length, stored, trained):
     counts = with_prefix(model, length=length, mlp=trained is not None).count()
     assert counts.stored == counts.effective == stored
     assert counts.trained == (trained or stored)
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_a_deep_copy_has_a_prefix_of_its_own(family):
+    import copy
+
+    model = tiny_model(family)
+    with_prefix(model)
+    before = model(**rows()).logits
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for table in backbone(twin).prefix.values():
+            table.table.add_(1.0)
+    assert not torch.allclose(twin(**rows()).logits, before, atol=1e-6)
+    assert torch.equal(model(**rows()).logits, before)
+
+
+def test_a_decoder_may_have_other_heads_than_its_encoder():
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    shape = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 32}
+    config = AutoConfig.for_model("bart", vocab_size=600, encoder_attention_heads=4, decoder_attention_heads=8,
+                                  bos_token_id=2, eos_token_id=3, pad_token_id=0, **shape)  # fmt: skip
+    model = AutoModelForSequenceClassification.from_config(config)
+    with_prefix(model)
+    assert model(**rows()).logits.shape == (3, 3)
+
+
+def test_dropout_falls_on_each_row_apart_and_only_in_training():
+    model = tiny_model("bert")
+    with_prefix(model, dropout=0.5)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    same = {k: v[:1].expand(4, -1) for k, v in rows().items()}
+    assert model.train()(**same).logits.std(0).min() > 1e-5
+    assert model.eval()(**same).logits.std(0).max() < 1e-7
+
+
+def test_what_is_folded_is_what_was_trained_under_autocast():
+    model = tiny_model("bert")
+    attachment = with_prefix(model, mlp=True, mlp_hidden=64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained = attachment.tables["encoder_self"].values()
+    attachment.finalize()
+    assert torch.equal(trained, attachment.tables["encoder_self"].values())
+
+
+def test_the_two_starts():
+    official = with_prefix(tiny_model("bert"), length=50).tables["encoder_self"].table
+    language = with_prefix(tiny_model("bert"), name="p_tuning_v2", length=50).tables["encoder_self"].table
+    assert official.std().item() == pytest.approx(1, rel=0.05)
+    assert language.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("family", ["deberta-v2", "bart", "t5"])
+def test_a_prefix_takes_no_position_where_none_is_shifted(family):
+    assert method_class("prefix_tuning")(length=7).positions_taken(tiny_model(family)) == 0
+    assert method_class("prefix_tuning")(length=7).positions_taken(tiny_model("roberta")) == 7
+    assert method_class("p_tuning_v2")(length=7, shift_positions=False).positions_taken(tiny_model("gpt2")) == 0
