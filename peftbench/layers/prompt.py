@@ -110,7 +110,7 @@ class PromptedInputs:
         self._names = tuple(inspect.signature(host.forward).parameters)
         self._decoder_names: tuple[str, ...] = ()
         self._width: int | None = None
-        self._order: Tensor | None = None
+        self._back: Tensor | None = None
         host.register_forward_pre_hook(self._widen, with_kwargs=True)
 
     def narrow(self, *modules: nn.Module) -> None:
@@ -157,7 +157,7 @@ class PromptedInputs:
         inputs["attention_mask"] = torch.cat([prompt_mask, mask], 1)
         if self._causal or inputs.get("position_ids") is not None:
             inputs["position_ids"] = self._positions(inputs, prompt_mask, mask, real, cached=bool(seen))
-        self._width, self._order = None, None
+        self._width, self._back = None, None
         if not seen:
             self._prepend(inputs)
             self._width = self.provider.length + real
@@ -197,23 +197,20 @@ class PromptedInputs:
         """Move leading padding to the end of its row, where the host's positions are places in the row."""
         if self._causal:
             return
+        # Right-padded rows, all that training makes, are put as they stand: to ask first would wait for the device.
         moved = torch.cat([prompt_mask == 0, mask.long().cumsum(1) == 0], 1)
-        # Right-padded batches, all that training makes, stay as they are.
-        if not bool((moved[:, :-1] & ~moved[:, 1:]).any()):
-            return
-        self._order = moved.long().argsort(dim=1, stable=True)
+        order = moved.long().argsort(dim=1, stable=True)
+        self._back = order.argsort(1)
         for name in ("inputs_embeds", "attention_mask", "token_type_ids", "position_ids"):
             if inputs.get(name) is not None:
-                inputs[name] = _gather(inputs[name], self._order)
+                inputs[name] = _taken(inputs[name], order)
 
     def _each(self, output: Any, start: int) -> Any:
         """`output` with every (B, P + N, D) tensor in it back in order, from `start` on."""
         if isinstance(output, Tensor):
             if output.ndim != 3 or output.shape[1] != self._width:
                 return output
-            if self._order is not None:
-                output = _gather(output, self._order.argsort(1))
-            return output[:, start:]
+            return output[:, start:] if self._back is None else _taken(output, self._back[:, start:])
         if isinstance(output, dict):
             for name in list(output):
                 output[name] = self._each(output[name], start)
@@ -243,6 +240,8 @@ def _for_rows(tensor: Tensor, rows: int) -> Tensor:
     return tensor.repeat_interleave(rows // tensor.shape[0], 0)
 
 
-def _gather(tensor: Tensor, order: Tensor) -> Tensor:
-    index = order if tensor.ndim == 2 else order.unsqueeze(-1).expand(-1, -1, tensor.shape[-1])
-    return tensor.gather(1, index)
+def _taken(tensor: Tensor, places: Tensor) -> Tensor:
+    """`tensor` (B, S, ...) at each row's `places` (B, K), as (B, K, ...)."""
+    rows = torch.arange(tensor.shape[0], device=tensor.device).unsqueeze(1) * tensor.shape[1]
+    # Whole vectors are copied at a time, which is faster than a gather by elements.
+    return tensor.flatten(0, 1).index_select(0, (rows + places).flatten()).view(*places.shape, *tensor.shape[2:])

@@ -23,8 +23,8 @@ class PTuningV2(Method):
 
     Idea: prompts in every layer, as keys and values, with a fresh classification head on [CLS]; no verbaliser.
     Maths: K ← [P_K; K], V ← [P_V; V]; the table (|P|, 2·L·d) is trained itself, or computed by
-    Linear(d, k), tanh, Linear(k, 2·L·d) where `projection` is set. All of it starts as N(0, 0.02²), the model's own start
-    for what a checkpoint lacks. Dropout falls on the prefix, drawn for each row.
+    Linear(d, k), tanh, Linear(k, 2·L·d) where `projection` is set. All of it starts as N(0, 0.02²), the model's own
+    start for what a checkpoint lacks. Dropout falls on the prefix, drawn for each row.
     Parameters: 2·L·|P|·d stored; with `projection` more while training.
     Deviations: keys and values go in at the attention instead of a patched model or a cache. BERT's pooler is trained
     with the head here, as for every method; the code freezes it.
