@@ -48,9 +48,10 @@ class PrefixTable(nn.Module):
         self.mlp: nn.Sequential | None = None
         if hidden is not None:
             maps = drawn_linear(embedding_dim, hidden, generator), drawn_linear(hidden, out, generator)
-            for linear in maps if std is not None else ():
-                normal_(linear.weight, std, generator)
-                nn.init.zeros_(linear.bias)
+            if std is not None:
+                for linear in maps:
+                    normal_(linear.weight, std, generator)
+                    nn.init.zeros_(linear.bias)
             self.mlp = nn.Sequential(maps[0], nn.Tanh(), maps[1])
 
     def values(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,16 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peftbench.backbones.anatomy import backbone, max_positions, stacks
+from peftbench.backbones.anatomy import backbone, stacks
 from peftbench.doors import Context
-from peftbench.errors import ConfigurationError
 from peftbench.layers.prompt import Prompt, PromptedInputs, Provider, RowPrompts
 from peftbench.layers.prompt_encoder import Template
 from peftbench.methods.base import Method
 from peftbench.methods.stored_tensors import StoredTensors
 
 POPULATION = 5000
-"""Sampled tokens are among the first so many of the vocabulary, which is ordered by frequency where it is T5's."""
+"""Sampled words are the first so many of the vocabulary, which is ordered by frequency where it is T5's."""
+_UNUSED = re.compile(r"[\[<]unused_?\d+[\]>]")
 _NEIGHBOURS = 5
 _ROWS = 8192
 
@@ -33,18 +34,10 @@ class PromptAttachment(StoredTensors):
 
     Attributes:
         inputs: the hooks; `inputs.provider` may be exchanged, for one prompt per row say.
-
-    Raises:
-        ConfigurationError: the prompt leaves no position to the input.
     """
 
     def __init__(self, model: nn.Module, context: Context, method: Method, prompt: Prompt | Template):
         super().__init__(model, context, method)
-        limit = max_positions(model)
-        if limit is not None and prompt.length >= limit:
-            raise ConfigurationError(
-                f"method: {prompt.length} virtual tokens leave nothing of the backbone's {limit} positions; use fewer"
-            )
         self.prompt = prompt
         self.inputs = place(model, prompt)
 
@@ -112,13 +105,35 @@ def embedded(model: nn.Module, ids: Sequence[int] | Tensor) -> Tensor:
     return words(torch.as_tensor(ids, dtype=torch.long, device=words.weight.device)).float()
 
 
-def sampled(model: nn.Module, count: int, generator: torch.Generator) -> Tensor:
-    """`count` word vectors, drawn uniformly and without replacement among the first of the vocabulary, (count, D)."""
-    population = min(POPULATION, word_embeddings(model).num_embeddings)
+def sampled(model: nn.Module, count: int, generator: torch.Generator, tokenizer: Any = None) -> Tensor:
+    """`count` word vectors, drawn uniformly and without replacement among the vocabulary's first words, (count, D)."""
+    words = _first_words(word_embeddings(model).num_embeddings, tokenizer)
     # As the released code: with replacement only where the vocabulary is too small.
-    if count > population:
-        return embedded(model, torch.randint(population, (count,), generator=generator))
-    return embedded(model, torch.randperm(population, generator=generator)[:count])
+    if count > len(words):
+        return embedded(model, words[torch.randint(len(words), (count,), generator=generator)])
+    return embedded(model, words[torch.randperm(len(words), generator=generator)[:count]])
+
+
+def _first_words(size: int, tokenizer: Any) -> Tensor:
+    """The first ids of a table of `size`, (K,): of words, where a tokenizer says which are."""
+    if tokenizer is None:
+        return torch.arange(min(POPULATION, size))
+    special = set(tokenizer.all_special_ids)
+    # None: the table is longer than the vocabulary.
+    named = enumerate(tokenizer.convert_ids_to_tokens(list(range(size))))
+    words = [i for i, token in named if i not in special and token is not None and not _UNUSED.fullmatch(token)]
+    return torch.tensor(words[:POPULATION])
+
+
+def word_ids(word: str, tokenizer: Any) -> list[int]:
+    """Ids of a word as it stands inside a text.
+
+    A byte-level vocabulary keeps the space before a word in its first piece: " yes" is another token than "yes".
+    """
+    alone, inside = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (word, f" {word}"))
+    # Other vocabularies drop the space, or make a piece of it alone.
+    begins = inside[0] != alone[0] and tokenizer.decode(inside[:1]).strip()
+    return inside if begins and word.startswith(begins) else alone
 
 
 @torch.no_grad()
