@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from peftbench.doors import Context, ParameterGroup
 from peftbench.layers.prompt import Prompt
+from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.prompt_family import PromptAttachment, embedded, prompt_by_row, sampled, word_embeddings, word_ids
+from peftbench.methods.prompt_family import (
+    PromptAttachment,
+    embedded,
+    prompt_by_row,
+    sampled,
+    word_embeddings,
+    word_ids,
+)
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 
@@ -29,9 +37,9 @@ class PromptTuning(Method):
     backbones have it before their only stack, and a classifier still reads [CLS] or the last real token. The paper
     trains 100 vectors by Adafactor with a constant rate of 0.3 for 30,000 steps and no head; its optimizer is
     `optimizer=adafactor optimizer.lr=0.3 optimizer.schedule=constant`. Random starts are the paper's U(−½, ½), not its
-    code's default. The prompt is not decayed (1e-5 there). Of the first 5,000 ids of BERT's vocabulary
-    999 are never trained: they are no starts here. Classes' words are those of a text, after a space where the
-    vocabulary is byte-level.
+    code's default. The prompt is not decayed (1e-5 there). Special and unused tokens, 999 of BERT's first 5,000 and
+    untrained, are no starts here. A byte-level vocabulary has another token for a word with a space before it: the
+    classes' words are taken with the space, as inside a text.
     Traps: slow to start, and sensitive to the rate and to the start on small models; a head trained with it has the
     same rate, which is high for one. A prompt takes p of the backbone's positions. On encoder-decoders
     `encoder_last_hidden_state` holds the prompt's p states too. Generation needs a cache that grows (the default), and
@@ -61,8 +69,8 @@ class PromptTuning(Method):
     def _start(self, model: nn.Module, context: Context) -> Tensor:
         if self.init == "random":
             words = word_embeddings(model)
-            device = "cpu" if words.weight.is_meta else words.weight.device
-            return (torch.rand(self.length, words.embedding_dim, generator=context.generator) - 0.5).to(device)
+            drawn = torch.rand(self.length, words.embedding_dim, generator=context.generator) - 0.5
+            return drawn.to(device_beside(words))
         weight = sampled(model, self.length, context.generator, context.tokenizer)
         if self.init == "labels" and context.tokenizer is not None:
             for slot, word in enumerate(context.label_words[: self.length]):

@@ -7,11 +7,15 @@ import torch
 from conftest import TINY, tiny_generator, tiny_model
 from contracts.test_methods import attached, logits, train
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, decoders, models, normalizers
 from torch.testing import assert_close
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from peftbench.assembly import check_length
 from peftbench.backbones.anatomy import backbone, head_modules, max_positions
 from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
+from peftbench.methods.prompt_family import word_ids
 from peftbench.methods.prompt_tuning import PromptTuning
 
 PIECES = {"entailed": [21, 22, 23], "not entailed": [10, 21, 22, 23], "yes": [30]}
@@ -20,9 +24,11 @@ PIECES = {"entailed": [21, 22, 23], "not entailed": [10, 21, 22, 23], "yes": [30
 class Words:
     """The little of a tokenizer that a start asks for."""
 
+    all_special_ids = ()
+
     def __call__(self, text, add_special_tokens):
         assert not add_special_tokens
-        return {"input_ids": PIECES[text]}
+        return {"input_ids": PIECES[text.strip()]}
 
     def convert_ids_to_tokens(self, ids):
         return [f"<{i}>" for i in ids]
@@ -129,8 +135,8 @@ def with_end():
 def test_the_papers_lengths_fit_or_are_refused_in_words(family, length):
     model = tiny_model(family)
     if family != "t5" and length == 150:
-        with pytest.raises(ConfigurationError, match="150 virtual tokens leave nothing of the backbone's 140"):
-            start(model=model, length=length)
+        with pytest.raises(ConfigurationError, match="150 virtual tokens exceed the backbone's 140"):
+            check_length(model, 1, PromptTuning(length=length).positions_taken(model))
         return
     attachment, model = start(model=model, length=length)
     assert attachment.count().stored == attachment.count().trained == length * 32
@@ -138,8 +144,6 @@ def test_the_papers_lengths_fit_or_are_refused_in_words(family, length):
 
 
 def test_a_prompt_and_an_input_too_long_for_the_positions_are_refused_in_words():
-    from peftbench.assembly import check_length
-
     model = tiny_model("roberta")
     assert max_positions(model) == 139
     check_length(model, 119, PromptTuning(length=20).positions_taken(model))
@@ -189,6 +193,53 @@ def test_words_are_drawn_once_each_among_the_first_of_the_vocabulary(monkeypatch
     assert ids != sorted(ids)
     longer, _ = start(init="vocabulary", length=60)
     assert longer.prompt.weight.shape == (60, 32)
+
+
+def test_special_and_unused_tokens_are_no_starts(monkeypatch):
+    from peftbench.methods import prompt_family
+
+    names = {3: "[unused0]", 4: "[unused17]", 5: "<unused2>", 6: "unused", 7: "[used]"}
+
+    class Known(Words):
+        all_special_ids = (0, 2)
+
+        def convert_ids_to_tokens(self, ids):
+            return [names.get(i, f"<{i}>") if i < 44 else None for i in ids]
+
+    monkeypatch.setattr(prompt_family, "POPULATION", 30)
+    for population, expected in ((30, [1, *range(6, 35)]), (100, [1, *range(6, 44)])):
+        monkeypatch.setattr(prompt_family, "POPULATION", population)
+        attachment, model = start(init="vocabulary", tokenizer=Known(), length=len(expected))
+        ids = [(table(model) == row).all(1).nonzero().item() for row in attachment.prompt.weight.detach()]
+        assert sorted(ids) == expected
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bart", "llama"])
+def test_a_byte_level_vocabulary_gives_a_word_with_its_space(family, tiny_folder_of):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of(family))
+    for word in ("the", "not the", "said"):
+        ids = word_ids(word, tokenizer)
+        assert tokenizer.convert_ids_to_tokens(ids)[0].startswith("Ġ")
+        assert tokenizer.decode(ids) == f" {word}"
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_other_vocabularies_give_a_word_as_it_stands(family, tiny_folder_of):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of(family))
+    for word in ("the", "not the"):
+        assert word_ids(word, tokenizer) == tokenizer(word, add_special_tokens=False)["input_ids"]
+
+
+def test_a_vocabulary_that_puts_the_space_itself_gets_no_second_one():
+    """Llama 2's kind: another space would be a token of its own."""
+    pieces = ["<unk>", "▁", "t", "h", "e", "th", "the", "▁the"]
+    merges = [("t", "h"), ("th", "e"), ("▁", "the")]
+    core = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert tokenizer.tokenize(" the") == ["▁", "▁the"]
+    assert tokenizer.convert_ids_to_tokens(word_ids("the", tokenizer)) == ["▁the"]
 
 
 def test_random_starts_fill_the_papers_interval():
