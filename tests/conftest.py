@@ -79,7 +79,14 @@ def tiny_generator(family: str, seed: int = 0):
     return _tiny(auto, family, seed)
 
 
-def _tiny(auto, family: str, seed: int, **changes):
+def stock_model(family: str = "bert", outputs: int = 2):
+    """`tiny_model` as transformers builds it: GPT-2's maps are fused."""
+    from transformers import AutoModelForSequenceClassification
+
+    return _tiny(AutoModelForSequenceClassification, family, seed=0, split=False, num_labels=outputs)
+
+
+def _tiny(auto, family: str, seed: int, split: bool = True, **changes):
     import torch
     from transformers import AutoConfig
 
@@ -87,7 +94,8 @@ def _tiny(auto, family: str, seed: int, **changes):
 
     torch.manual_seed(seed)
     model = auto.from_config(AutoConfig.for_model(**tiny_architecture(family), pad_token_id=0, **changes))
-    split_fused(model)
+    if split:
+        split_fused(model)
     return model.eval()
 
 

@@ -129,9 +129,10 @@ class PrefixAttachment(StoredTensors):
         ]
 
     def stored(self) -> dict[str, Tensor]:
-        """`prefix.<kind>`: (P, 2·L·W) of each kind, the MLP evaluated."""
+        """Each kind's table, (P, 2·L·W), the MLP evaluated, by the name that it has once the MLP is gone."""
+        names = {id(module): name for name, module in self.model.named_modules()}
         with torch.no_grad():
-            return {f"prefix.{kind}": table.values().detach() for kind, table in self.tables.items()}
+            return {f"{names[id(table)]}.table": table.values().detach() for table in self.tables.values()}
 
     def finalize(self) -> None:
         """Drop the MLP; its output is all that is kept."""
@@ -173,7 +174,7 @@ def prefix_by_row(
         To be called with (B,) indices into `prefixes` before a forward.
     """
     modules, places = inject(model), places_by_kind(model)
-    tables = {kind: [p[f"prefix.{kind}"] for p in prefixes] for kind in places}
+    tables = {kind: [_ending(p, f"prefix.{kind}.table") for p in prefixes] for kind in places}
     lengths = torch.tensor([len(table) for table in next(iter(tables.values()))])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     shift = ShiftedPositions(model, 0)
@@ -192,3 +193,7 @@ def prefix_by_row(
                 modules[place.name].virtual_tokens = KeyValues(key, value, mask[rows].to(tasks.device))  # type: ignore[assignment]
 
     return select
+
+
+def _ending(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    return next(tensor for key, tensor in tensors.items() if key.endswith(name))

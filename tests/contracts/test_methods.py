@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY, tiny_model
+from conftest import TINY, stock_model, tiny_model
 
 from peftbench.assembly import _checkpoint_activations
 from peftbench.backbones.anatomy import head_modules, sites
 from peftbench.backbones.quantisation import quantise
 from peftbench.doors import Clock, Context
 from peftbench.errors import ConfigurationError
+from peftbench.exported import load_exported
 from peftbench.layers.low_rank import LowRankLinear
 from peftbench.methods.base import Method
 from peftbench.methods.registry import method_class
@@ -243,6 +244,19 @@ def test_finalize_keeps_logits(name, family):
     before = logits(model)
     attachment.finalize()
     torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "family"), [p for p in PAIRS if p[1] in ("bert", "gpt2", "t5", "deberta-v2")])
+def test_an_export_goes_back_onto_a_stock_model(name, family, tmp_path):
+    model, attachment = attached(name, family)
+    train(model, attachment)
+    attachment.finalize()
+    attachment.export(tmp_path)
+    if method_class(name).capabilities.exports_peft:
+        with pytest.raises(ConfigurationError, match=r"PeftModel\.from_pretrained"):
+            load_exported(tmp_path, tiny_model(family))
+        return
+    torch.testing.assert_close(logits(load_exported(tmp_path, stock_model(family))), logits(model), rtol=0, atol=1e-5)
 
 
 @each

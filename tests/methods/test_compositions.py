@@ -87,7 +87,7 @@ def test_unipelts_parts_by_hand():
         return plain.view(2, 10, 4, 8).transpose(1, 2)
 
     query, key, value = (projected(m) for m in (attention.query, attention.key, attention.value))
-    table = attachment.stored()["prefix.encoder_self"].view(3, 2, 2, 4, 8)[:, 0]
+    table = attachment.stored()["bert.prefix.encoder_self.table"].view(3, 2, 2, 4, 8)[:, 0]
     weight = gate(attention.prefix_gate, x)[..., None, None]
     more_key, more_value = (weight * table[:, i].transpose(0, 1).unsqueeze(0) for i in (0, 1))
     scores = query @ torch.cat([more_key, key], 2).transpose(2, 3) / 8**0.5
