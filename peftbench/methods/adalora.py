@@ -13,7 +13,7 @@ from peftbench.doors import Clock, Context, ParameterGroup
 from peftbench.errors import ConfigurationError, RunError
 from peftbench.layers.low_rank import LowRankLinear, normal_
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.low_rank_family import ALL_SITES, LowRankAttachment
+from peftbench.methods.parts.low_rank import ALL_SITES, LowRankAttachment
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

@@ -10,7 +10,7 @@ from torch import nn
 from peftbench.backbones.anatomy import sites
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.bottleneck_family import BottleneckAttachment, Placed, houlsby_adapters, pfeiffer_adapters
+from peftbench.methods.parts.bottlenecks import BottleneckAttachment, Placed, houlsby_adapters, pfeiffer_adapters
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

@@ -15,10 +15,10 @@ from peftbench.errors import ConfigurationError
 from peftbench.layers.delta import SparseDelta, Target, by_owner, fold, install
 from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.parameter_kinds import ParameterKinds, by_layer
+from peftbench.methods.parts.parameter_kinds import ParameterKinds, by_layer
+from peftbench.methods.parts.sparse_updates import backbone_targets, sparse_tensors
+from peftbench.methods.parts.stored_tensors import StoredTensors
 from peftbench.methods.registry import register
-from peftbench.methods.sparse_updates import backbone_targets, sparse_tensors
-from peftbench.methods.stored_tensors import StoredTensors
 from peftbench.strict import did_you_mean
 
 SUBSETS = (*ROLES, "layer_norms")

@@ -13,7 +13,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.layers.bottleneck import Bottleneck, HypercomplexLinear, gelu_tanh, glorot_uniform_
 from peftbench.layers.low_rank import normal_
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.bottleneck_family import BottleneckAttachment, Placed, Sublayer, place_sequential, reduced
+from peftbench.methods.parts.bottlenecks import BottleneckAttachment, Placed, Sublayer, place_sequential, reduced
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

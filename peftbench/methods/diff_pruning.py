@@ -13,10 +13,10 @@ from peftbench.doors import Clock, Context, Counts, ParameterGroup, elements
 from peftbench.errors import RunError
 from peftbench.layers.delta import HardConcreteDelta, SparseDelta, by_owner, fold, install
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.parameter_kinds import ParameterKinds, by_layer
+from peftbench.methods.parts.parameter_kinds import ParameterKinds, by_layer
+from peftbench.methods.parts.sparse_updates import backbone_targets, sparse_tensors
+from peftbench.methods.parts.stored_tensors import StoredTensors
 from peftbench.methods.registry import register
-from peftbench.methods.sparse_updates import backbone_targets, sparse_tensors
-from peftbench.methods.stored_tensors import StoredTensors
 from peftbench.strict import bounded
 
 

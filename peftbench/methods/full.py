@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from peftbench.backbones.projections import fused_tensors
 from peftbench.doors import Context, ParameterGroup
 from peftbench.methods.base import Capabilities, Method
+from peftbench.methods.parts.stored_tensors import StoredTensors
 from peftbench.methods.registry import register
-from peftbench.methods.stored_tensors import StoredTensors
 
 
 @register("full")

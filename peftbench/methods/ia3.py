@@ -14,8 +14,8 @@ from peftbench.doors import Context, ParameterGroup
 from peftbench.layers.rescaling import Rescaling
 from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
+from peftbench.methods.parts.stored_tensors import StoredTensors
 from peftbench.methods.registry import register
-from peftbench.methods.stored_tensors import StoredTensors
 
 
 @register("ia3")

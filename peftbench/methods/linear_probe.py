@@ -9,8 +9,8 @@ from torch import nn
 
 from peftbench.doors import Context, ParameterGroup
 from peftbench.methods.base import Capabilities, Method
+from peftbench.methods.parts.stored_tensors import StoredTensors
 from peftbench.methods.registry import register
-from peftbench.methods.stored_tensors import StoredTensors
 
 
 @register("linear_probe")

@@ -10,7 +10,7 @@ from torch import nn
 from peftbench.doors import Context
 from peftbench.layers.low_rank import LowRankLinear, kaiming_uniform_
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.low_rank_family import ALL_SITES, LowRankAttachment
+from peftbench.methods.parts.low_rank import ALL_SITES, LowRankAttachment
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

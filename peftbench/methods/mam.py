@@ -9,9 +9,9 @@ from torch import nn
 
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.bottleneck_family import BottleneckAttachment, parallel_adapters
-from peftbench.methods.composition import Composition
-from peftbench.methods.prefix_family import PrefixAttachment, PrefixShape
+from peftbench.methods.parts.bottlenecks import BottleneckAttachment, parallel_adapters
+from peftbench.methods.parts.composition import Composition
+from peftbench.methods.parts.prefixes import PrefixAttachment, PrefixShape
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

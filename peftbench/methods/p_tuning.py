@@ -14,7 +14,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.layers.prompt import Prompt
 from peftbench.layers.prompt_encoder import PromptEncoder, Template
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.prompt_family import PromptAttachment, embedded, prompt_by_row, word_embeddings
+from peftbench.methods.parts.prompts import PromptAttachment, embedded, prompt_by_row, word_embeddings
 from peftbench.methods.registry import register
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.bottleneck_family import BottleneckAttachment, parallel_adapters
+from peftbench.methods.parts.bottlenecks import BottleneckAttachment, parallel_adapters
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

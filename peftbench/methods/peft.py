@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
-from peftbench.methods.adapter_files import head_tensors, write_files
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.peft_tuners import NOT_MERGEABLE, check_settings, inject, make_config, resolve_targets
+from peftbench.methods.parts.adapter_files import head_tensors, write_files
+from peftbench.methods.parts.peft_tuners import NOT_MERGEABLE, check_settings, inject, make_config, resolve_targets
 from peftbench.methods.registry import register
 
 _KEY = "base_model.model."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from peftbench.backbones.anatomy import positions
 from peftbench.doors import Context
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.prefix_family import PrefixAttachment, PrefixShape, prefix_by_row
+from peftbench.methods.parts.prefixes import PrefixAttachment, PrefixShape, prefix_by_row
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

@@ -13,7 +13,7 @@ from peftbench.doors import Context, ParameterGroup
 from peftbench.layers.prompt import Prompt
 from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.prompt_family import (
+from peftbench.methods.parts.prompts import (
     PromptAttachment,
     embedded,
     prompt_by_row,

@@ -12,7 +12,7 @@ from peftbench.doors import Clock, Context, Counts, ParameterGroup
 from peftbench.layers.low_rank import LowRankLinear, kaiming_uniform_, normal_
 from peftbench.layers.proximal import THRESHOLDS
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.low_rank_family import ALL_SITES, LowRankAttachment
+from peftbench.methods.parts.low_rank import ALL_SITES, LowRankAttachment
 from peftbench.methods.registry import register
 from peftbench.strict import bounded
 

@@ -13,11 +13,11 @@ from peftbench.errors import ConfigurationError
 from peftbench.layers.gating import GatedLowRank, SequenceGate, Tokens
 from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.bottleneck_family import BottleneckAttachment, pfeiffer_adapters
-from peftbench.methods.composition import Composition
-from peftbench.methods.prefix_family import PrefixAttachment, PrefixShape
+from peftbench.methods.parts.bottlenecks import BottleneckAttachment, pfeiffer_adapters
+from peftbench.methods.parts.composition import Composition
+from peftbench.methods.parts.prefixes import PrefixAttachment, PrefixShape
+from peftbench.methods.parts.stored_tensors import StoredTensors
 from peftbench.methods.registry import register
-from peftbench.methods.stored_tensors import StoredTensors
 from peftbench.strict import bounded
 
 

@@ -13,7 +13,7 @@ from peftbench.backbones.anatomy import head_modules, layer_norms, sites
 from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
 from peftbench.layers.bottleneck import Bottleneck
-from peftbench.methods.bottleneck_family import bottleneck_groups
+from peftbench.methods.parts.bottlenecks import bottleneck_groups
 from peftbench.methods.registry import method_class
 from peftbench.strict import build
 

@@ -135,7 +135,7 @@ def everything(model):
 
 def table() -> str:
     """The user's table: every type, whether it trains here, and why not or under which condition."""
-    from peftbench.methods.peft_tuners import NOT_HERE
+    from peftbench.methods.parts.peft_tuners import NOT_HERE
 
     rows = {kind: ("trains", NOTES.get(kind, "")) for kind in TRAINS}
     rows |= {kind: ("refused", NOT_HERE[kind]) for kind in REFUSED}

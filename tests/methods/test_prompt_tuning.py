@@ -15,7 +15,7 @@ from peftbench.assembly import check_length
 from peftbench.backbones.anatomy import backbone, head_modules, max_positions
 from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
-from peftbench.methods.prompt_family import word_ids
+from peftbench.methods.parts.prompts import word_ids
 from peftbench.methods.prompt_tuning import PromptTuning
 
 PIECES = {"entailed": [21, 22, 23], "not entailed": [10, 21, 22, 23], "yes": [30]}
@@ -184,9 +184,9 @@ def test_labels_start_at_the_average_of_their_pieces():
 
 
 def test_words_are_drawn_once_each_among_the_first_of_the_vocabulary(monkeypatch):
-    from peftbench.methods import prompt_family
+    from peftbench.methods.parts import prompts
 
-    monkeypatch.setattr(prompt_family, "POPULATION", 40)
+    monkeypatch.setattr(prompts, "POPULATION", 40)
     attachment, model = start(init="vocabulary", length=40, seed=3)
     ids = [(table(model) == row).all(1).nonzero().item() for row in attachment.prompt.weight.detach()]
     assert sorted(ids) == list(range(40))
@@ -196,7 +196,7 @@ def test_words_are_drawn_once_each_among_the_first_of_the_vocabulary(monkeypatch
 
 
 def test_special_and_unused_tokens_are_no_starts(monkeypatch):
-    from peftbench.methods import prompt_family
+    from peftbench.methods.parts import prompts
 
     names = {3: "[unused0]", 4: "[unused17]", 5: "<unused2>", 6: "unused", 7: "[used]"}
 
@@ -206,9 +206,9 @@ def test_special_and_unused_tokens_are_no_starts(monkeypatch):
         def convert_ids_to_tokens(self, ids):
             return [names.get(i, f"<{i}>") if i < 44 else None for i in ids]
 
-    monkeypatch.setattr(prompt_family, "POPULATION", 30)
+    monkeypatch.setattr(prompts, "POPULATION", 30)
     for population, expected in ((30, [1, *range(6, 35)]), (100, [1, *range(6, 44)])):
-        monkeypatch.setattr(prompt_family, "POPULATION", population)
+        monkeypatch.setattr(prompts, "POPULATION", population)
         attachment, model = start(init="vocabulary", tokenizer=Known(), length=len(expected))
         ids = [(table(model) == row).all(1).nonzero().item() for row in attachment.prompt.weight.detach()]
         assert sorted(ids) == expected

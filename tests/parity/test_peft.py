@@ -12,8 +12,8 @@ from contracts.test_methods import attached, batch, logits, train
 from peftbench.backbones.anatomy import sites
 from peftbench.backbones.projections import fuse
 from peftbench.doors import Clock, Context
-from peftbench.methods.adapter_files import LowRankUpdate, peft_updates
-from peftbench.methods.low_rank_family import ALL_SITES
+from peftbench.methods.parts.adapter_files import LowRankUpdate, peft_updates
+from peftbench.methods.parts.low_rank import ALL_SITES
 from peftbench.methods.registry import method_class
 from peftbench.sparsity import Strength
 

@@ -15,7 +15,7 @@ from peftbench.doors import Context
 from peftbench.layers.prompt import Prompt, PromptedInputs, Provider, RowPrompts
 from peftbench.layers.prompt_encoder import Template
 from peftbench.methods.base import Method
-from peftbench.methods.stored_tensors import StoredTensors
+from peftbench.methods.parts.stored_tensors import StoredTensors
 
 POPULATION = 5000
 """Sampled words are the first so many of the vocabulary, which is ordered by frequency where it is T5's."""

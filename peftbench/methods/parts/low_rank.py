@@ -15,7 +15,7 @@ from peftbench.doors import Attachment, Context, Counts, ParameterGroup, element
 from peftbench.errors import ConfigurationError
 from peftbench.layers.low_rank import LowRankLinear
 from peftbench.layers.surgery import replace_module
-from peftbench.methods.adapter_files import LowRankUpdate, peft_updates, write_low_rank
+from peftbench.methods.parts.adapter_files import LowRankUpdate, peft_updates, write_low_rank
 
 ALL_SITES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 

@@ -17,7 +17,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.layers.bottleneck import Bottleneck, bert_, gelu_tanh, near_identity_, plain_bottleneck, zero_up_
 from peftbench.layers.surgery import device_beside
 from peftbench.methods.base import Method
-from peftbench.methods.stored_tensors import StoredTensors
+from peftbench.methods.parts.stored_tensors import StoredTensors
 
 Sublayer = Literal["attention", "cross", "ffn"]
 Make = Callable[[int, torch.device], Bottleneck]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from peftbench.backbones.quantisation import backbone_elements
 from peftbench.doors import Attachment, Context, Counts, elements
-from peftbench.methods.adapter_files import head_tensors, write_files
 from peftbench.methods.base import Method
+from peftbench.methods.parts.adapter_files import head_tensors, write_files
 
 
 class StoredTensors(Attachment):

@@ -23,7 +23,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.layers.surgery import device_beside
 from peftbench.layers.virtual_tokens import PrefixTable
 from peftbench.methods.base import Method
-from peftbench.methods.stored_tensors import StoredTensors
+from peftbench.methods.parts.stored_tensors import StoredTensors
 
 
 @dataclass(frozen=True)

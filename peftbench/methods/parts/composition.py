@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from peftbench.doors import Context, ParameterGroup
 from peftbench.methods.base import Method
-from peftbench.methods.stored_tensors import StoredTensors
+from peftbench.methods.parts.stored_tensors import StoredTensors
 
 Part = Callable[[], StoredTensors]
 
