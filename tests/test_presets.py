@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRESETS = sorted((CONF / "preset").glob("*/*/*.yaml"))
 
-METHODS = {"full", "lora", "sora", "adalora"}
+METHODS = {"full", "lora", "sora", "adalora", "p_tuning_v2", "mam"}
 ROLES = {"query", "key", "value", "attention_output", "ffn_in", "ffn_out"}
 TRAIN_ROWS = {
     "cola": 8_551,
@@ -27,6 +27,8 @@ METHOD_KEYS = {
     "lora": LORA_KEYS | {"dropout"},
     "sora": LORA_KEYS | {"gate_l1"},
     "adalora": LORA_KEYS | {"target_rank", "gamma", "t_initial", "t_final", "delta_t"},
+    "p_tuning_v2": {"length", "dropout"},
+    "mam": {"prefix_length", "size", "scaling"},
 }
 # key -> type, smallest and largest value that anyone would publish
 RANGES = {
@@ -40,6 +42,10 @@ RANGES = {
     "task.max_length": (int, 8, 512),
     "sparsity.xi": (float, 0, 0.1),
     "method.rank": (int, 1, 256),
+    "method.length": (int, 1, 512),
+    "method.prefix_length": (int, 1, 512),
+    "method.size": (int, 1, 1_024),
+    "method.scaling": (float, 0.1, 10),
     "method.target_rank": (int, 1, 256),
     "method.alpha": (int, 1, 256),
     "method.dropout": (float, 0, 0.5),
