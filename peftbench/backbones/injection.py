@@ -144,15 +144,22 @@ def _attend(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    virtual = _virtual(module, key, value)
-    if virtual is not None:
-        more_key, more_value = virtual.rows(key)
-        key, value = torch.cat([more_key, key], 2), torch.cat([more_value, value], 2)
-        length = more_key.shape[2]
-        attention_mask = _widen(attention_mask, virtual, length, query, key)
-        if position_bias is not None:
-            position_bias = nn.functional.pad(position_bias, (length, 0))
+    key, value, attention_mask, position_bias = _prepended(module, query, key, value, attention_mask, position_bias)
     return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+
+
+def _prepended(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Key, value, mask and relative position bias, with the module's virtual tokens first."""
+    virtual = _virtual(module, key, value)
+    if virtual is None:
+        return key, value, mask, bias
+    more_key, more_value = virtual.rows(key)
+    length = more_key.shape[2]
+    key, value = torch.cat([more_key, key], 2), torch.cat([more_value, value], 2)
+    bias = None if bias is None else nn.functional.pad(bias, (length, 0))
+    return key, value, _widen(mask, virtual, length, query, key), bias
 
 
 def _virtual(module: nn.Module, key: Tensor, value: Tensor) -> KeyValues | None:
@@ -228,13 +235,7 @@ def _attend_mpnet(
         return x.view(*x.shape[:-1], -1, self.attention_head_size).transpose(1, 2)
 
     query, key, value = split(self.q(hidden_states)), split(self.k(hidden_states)), split(self.v(hidden_states))
-    virtual = _virtual(self, key, value)
-    if virtual is not None:
-        more_key, more_value = virtual.rows(key)
-        key, value = torch.cat([more_key, key], 2), torch.cat([more_value, value], 2)
-        length = more_key.shape[2]
-        attention_mask = _widen(attention_mask, virtual, length, query, key)
-        position_bias = None if position_bias is None else nn.functional.pad(position_bias, (length, 0))
+    key, value, attention_mask, position_bias = _prepended(self, query, key, value, attention_mask, position_bias)
     scores = query @ key.transpose(2, 3) / math.sqrt(self.attention_head_size)
     for bias in (position_bias, attention_mask):
         scores = scores if bias is None else scores + bias
