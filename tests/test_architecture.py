@@ -2,10 +2,12 @@
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from contracts.test_methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "peftbench"
@@ -86,3 +88,14 @@ def test_what_help_and_errors_need_does_not_import_torch_at_the_top(name):
     assert modules or name == "errors"
     heavy = {"torch", "transformers", "datasets", "accelerate", "evaluate", "hydra", "omegaconf", "pyarrow", "numpy"}
     assert not {module.partition(".")[0] for module in modules} & heavy
+
+
+def test_a_configuration_is_checked_without_the_hubs_libraries():
+    """They read on import whether they are offline, which is settled only once a run begins; and they take seconds."""
+    code = (
+        "import sys; from peftbench.methods.registry import method_class;"
+        f"[method_class(name) for name in {sorted(METHODS)!r}];"
+        "sys.exit(', '.join(m for m in ('transformers', 'huggingface_hub', 'datasets', 'peft') if m in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

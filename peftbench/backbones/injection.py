@@ -18,9 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from peftbench.backbones.anatomy import attentions, positions
 
@@ -66,6 +63,8 @@ def inject(model: nn.Module) -> dict[str, nn.Module]:
     Returns:
         The attention modules by qualified name, in anatomy's order.
     """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, _whole_mask)
     found = {attention.name: model.get_submodule(attention.name) for attention in attentions(model)}
@@ -132,6 +131,8 @@ def recorded(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, tuple[Tenso
 
 def _whole_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """A mask always written out: a skipped one would mean "causal from the corner", which virtual keys move."""
+    from transformers.masking_utils import sdpa_mask
+
     return sdpa_mask(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
 
 
@@ -145,6 +146,8 @@ def _attend(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     key, value, attention_mask, position_bias = _prepended(module, query, key, value, attention_mask, position_bias)
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+
+if TYPE_CHECKING:
+    from transformers.pytorch_utils import Conv1D
 
 FUSED = ("query", "key", "value")
 """The parts of the fused map, in the order of its outputs."""
@@ -36,6 +39,8 @@ class SplitProjections(nn.Module):
 
 def split_fused(model: nn.Module) -> None:
     """Put linear maps in place of every `Conv1D`, and three of them where it fuses query, key and value."""
+    from transformers.pytorch_utils import Conv1D
+
     for name, module in list(model.named_modules()):
         if isinstance(module, Conv1D):
             fused = name.endswith(".c_attn") and module.nf == 3 * module.nx
@@ -83,6 +88,8 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _conv1d(maps: list[nn.Linear]) -> Conv1D:
+    from transformers.pytorch_utils import Conv1D
+
     conv = Conv1D(sum(m.out_features for m in maps), maps[0].in_features)
     conv.weight = nn.Parameter(torch.cat([m.weight.T for m in maps], dim=1).contiguous())
     conv.bias = nn.Parameter(torch.cat([m.bias for m in maps]))

@@ -10,6 +10,7 @@ from torch import nn
 
 from peftbench.backbones.anatomy import ROLES, layer_norms, sites
 from peftbench.errors import ConfigurationError
+from peftbench.hub import settle_offline
 from peftbench.strict import did_you_mean
 
 WRAPPED = "its virtual tokens live in PEFT's wrapper around the model"
@@ -236,6 +237,8 @@ def _ends(patterns: Any, names: Sequence[str]) -> list[str]:
 def _mappings() -> tuple[dict[str, Any], dict[str, Any]]:
     """Peft type -> its configuration's class; peft type -> its tuner's."""
     try:
+        # PEFT imports the hub's libraries, which read once whether they are to stay offline.
+        settle_offline()
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
     except ImportError as error:
         advice = "pip install 'peftbench[peft]'"
