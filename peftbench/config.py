@@ -25,6 +25,8 @@ class TaskConfig:
         protocol: `glue_dev`, the official development set; `sora`, the SoRA code's split of it.
         selection_metric: the metric that selects a checkpoint; null: the protocol's own.
         selection_split: the split it is measured on; null: the first (MNLI has two).
+        form: `head`, classes from a task head; `text`, text in and text out by the language model's own projection;
+            `auto`, a head on encoders and text elsewhere.
     """
 
     name: str
@@ -32,6 +34,32 @@ class TaskConfig:
     protocol: Protocol = "glue_dev"
     selection_metric: str | None = None
     selection_split: str | None = None
+    form: Literal["auto", "head", "text"] = "auto"
+
+
+@dataclass(frozen=True)
+class GenerationTask(TaskConfig):
+    """A task whose answer is a free text.
+
+    Attributes:
+        max_target_length: tokens of a target that is trained on, its end token counted.
+        max_new_tokens: tokens generated at most.
+        beams: of the beam search; 1: greedy.
+        length_penalty: exponent of the length by which a beam's log-likelihood is divided.
+        no_repeat_ngram: no n-gram of so many tokens twice in one output; 0: any.
+        test: whether the test split is written too, once, at the end.
+    """
+
+    max_target_length: int = bounded(96, at_least=2)
+    max_new_tokens: int = bounded(64, at_least=1)
+    beams: int = bounded(5, at_least=1)
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = bounded(0, at_least=0)
+    test: bool = True
+
+
+TASK_CONFIGS: dict[str, type[TaskConfig]] = {"generate": GenerationTask}
+"""Configuration classes by the task's kind, where it is not `TaskConfig`."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +159,7 @@ class DataConfig:
     source: Literal["auto", "hub", "folder", "sample"] = "auto"
     root: str | None = None
     max_train_rows: int | None = bounded(None, at_least=1)
+    max_eval_rows: int | None = bounded(None, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -223,6 +252,8 @@ class RunConfig:
             del trainer["epochs"]
         if trainer["micro_batch_size"] == trainer["batch_size"]:
             trainer["micro_batch_size"] = None
+        if config["data"]["max_eval_rows"] is None:
+            del config["data"]["max_eval_rows"]
         if config["model"]["quantization"] is None:  # A run of before the two keys keeps its identity.
             del config["model"]["quantization"], config["model"]["double_quant"]
         for key in ("outputs", "experiment_name", "preset"):

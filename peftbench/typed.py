@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import OPTIMIZERS, DataConfig, ModelConfig, RunConfig, TaskConfig, TrainerConfig
+from peftbench.config import OPTIMIZERS, TASK_CONFIGS, DataConfig, ModelConfig, RunConfig, TaskConfig, TrainerConfig
 from peftbench.errors import ConfigurationError
 from peftbench.sparsity import SCHEDULES, Stages
 from peftbench.strict import build, did_you_mean
@@ -36,7 +36,7 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
     parts = {}
     for section, cls in _section_classes(raw).items():
         parts[section] = build(cls, raw[section], section, _file(section, choices))
-    _task_exists(parts["task"])
+    _check_selection(parts["task"])
     _folder_name("model.name", parts["model"].name)
     method_name, method = _method(raw["method"], _file("method", choices))
     parts["model"] = _base(parts["model"], method_name, method.capabilities.quantised_base)
@@ -86,13 +86,18 @@ def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
         if not isinstance(raw.get(section), Mapping):
             raise ConfigurationError(f"{section}: expected a group's mapping, found {raw.get(section)!r}")
     return {
-        "task": TaskConfig,
+        "task": _task_class(raw["task"]),
         "model": ModelConfig,
         "optimizer": _pick(OPTIMIZERS, raw["optimizer"], "optimizer.name", "adamw"),
         "sparsity": _pick(SCHEDULES, raw["sparsity"], "sparsity.schedule", "constant"),
         "data": DataConfig,
         "trainer": TrainerConfig,
     }
+
+
+def _task_class(values: Mapping[str, Any]) -> type[TaskConfig]:
+    name = values.get("name")
+    return TASK_CONFIGS.get(task_spec(name).kind, TaskConfig) if isinstance(name, str) else TaskConfig
 
 
 def _pick(table: Mapping[str, type], values: Mapping[str, Any], key: str, default: str) -> type:
@@ -117,7 +122,7 @@ def _folder_name(key: str, name: Any) -> None:
         raise ConfigurationError(f"{key}: {name!r} is not a name of letters, digits, '-', '_' and '.', a letter first")
 
 
-def _task_exists(task: TaskConfig) -> None:
+def _check_selection(task: TaskConfig) -> None:
     spec = task_spec(task.name)
     if task.selection_metric is not None and task.selection_metric not in spec.metrics:
         near = did_you_mean(task.selection_metric, spec.metrics)

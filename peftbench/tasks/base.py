@@ -3,10 +3,49 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
+
+Kind = Literal["classify", "choose", "spans", "generate", "lm"]
+Columns = dict[str, list]
+Predictions = np.ndarray | list[str]
+"""One per row: classes (-1 where a text named none) or numbers, shape (N,); or texts."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A source's columns as a task means them; every list has one entry per row.
+
+    Attributes:
+        texts: what is fed, one list of strings per input text.
+        labels: numbers, one per row; None where the task has no classes.
+        columns: whatever else of the rows metrics, heads and text formats need, by name.
+    """
+
+    texts: tuple[list[str], ...]
+    labels: list | None
+    columns: Columns = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """A task as text in, text out.
+
+    Attributes:
+        sources: the input text of every row.
+        pairs: training examples: the row of each, shape (E,), and its target text. A row may give several or none.
+        read: generated texts, one per row, as predictions.
+        targets: every target there is, where they are few and known; () where they are free text.
+    """
+
+    sources: Callable[[Split], list[str]]
+    pairs: Callable[[Split], tuple[np.ndarray, list[str]]]
+    read: Callable[[list[str], Split], Predictions]
+    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -16,8 +55,8 @@ class TaskSpec:
     Attributes:
         name: what the user types.
         suite: the folder and benchmark it belongs to.
-        text_columns: one or two columns of text, in the order they are fed.
-        labels: class names in the order of their integers; empty for regression.
+        text_columns: columns of text: the one or two that are fed, in that order, or those that `parse` reads.
+        labels: class names in the order of their integers; empty for regression and for free text.
         metrics: names in `peftbench.tasks.metrics`, the first being the one tables lead with.
         official_rows: rows of each split in the official release.
         dev_splits: labelled splits that are evaluated, the first selects.
@@ -25,7 +64,14 @@ class TaskSpec:
         sora_selection_metric: the metric by which the SoRA code selects, where it is not the first.
         sora_holdout: True where the SoRA code takes 1,000 training rows for validation and tests on the official
             development set; False where it halves the development set.
-        extra: a test set of another task that this task's model is also run on.
+        extras: test sets of other tasks that this task's model is also run on.
+        kind: what a model does with a row: puts it into a class (or gives it a number), chooses one of the
+            candidates in the column `choices`, classes a pair of spans (the column `spans`), writes a text, or
+            models the text itself.
+        parse: source columns to rows, given whether they are trained on; None: text columns and `label` as they are.
+        text: the task as text in, text out; None where it has no such form.
+        subset: column by whose values a split is also scored in parts.
+        folder: where in the suite its files are, and its name on the hub; None: `name`.
     """
 
     name: str
@@ -38,21 +84,26 @@ class TaskSpec:
     test_splits: tuple[str, ...] = ("test",)
     sora_selection_metric: str | None = None
     sora_holdout: bool = False
-    extra: TaskSpec | None = None
+    extras: tuple[TaskSpec, ...] = ()
+    kind: Kind = "classify"
+    parse: Callable[[Columns, bool], Parsed] | None = None
+    text: TextFormat | None = None
+    subset: str | None = None
+    folder: str | None = None
 
     @property
     def is_regression(self) -> bool:
         """True where the label is a number."""
-        return not self.labels
+        return self.kind == "classify" and not self.labels
 
     @property
     def num_outputs(self) -> int:
-        """Width of the task head."""
-        return max(1, len(self.labels))
+        """Width of the task head: one score for each candidate that is chosen among, else one output per class."""
+        return 1 if self.kind == "choose" else max(1, len(self.labels))
 
     def metrics_of(self, split: str) -> tuple[str, ...]:
         """The metrics by which `split` is scored."""
-        return self.extra.metrics if self.extra and split == self.extra.name else self.metrics
+        return next((extra.metrics for extra in self.extras if split == extra.name), self.metrics)
 
     def selection_metric(self, protocol: str) -> str:
         """The metric that selects a checkpoint under `protocol`."""
@@ -65,15 +116,19 @@ class Split:
 
     Attributes:
         name: e.g. `validation`.
-        texts: one tuple of strings per text column, each of length N.
-        labels: shape (N,), int64 classes or float32 scores; None where hidden.
+        texts: one list of strings per input text, each of length N.
+        labels: shape (N,), int64 classes or float32 scores; None where hidden, or where the task has none.
         fingerprint: SHA-256 of the rows' content.
+        columns: whatever else the rows carry, lists of length N by name.
+        source_rows: rows that the source had, where one of its rows is not one of these.
     """
 
     name: str
     texts: tuple[list[str], ...]
     labels: np.ndarray | None
     fingerprint: str
+    columns: Columns = field(default_factory=dict)
+    source_rows: int | None = None
 
     def __len__(self) -> int:
         return len(self.texts[0])
@@ -82,7 +137,8 @@ class Split:
         """The rows at the given positions, in that order, as a split of its own."""
         texts = tuple([column[i] for i in rows] for column in self.texts)
         labels = None if self.labels is None else self.labels[rows]
-        return Split(name, texts, labels, fingerprint(texts, labels))
+        columns = {key: [column[i] for i in rows] for key, column in self.columns.items()}
+        return Split(name, texts, labels, fingerprint(texts, labels, columns), columns)
 
 
 @dataclass(frozen=True)
@@ -109,11 +165,15 @@ class TaskData:
         return next(iter(self.evaluations))
 
 
-def fingerprint(texts: Sequence[Sequence[str]], labels: np.ndarray | None) -> str:
-    """SHA-256 of the rows: every text column in order, then the labels."""
+def fingerprint(
+    texts: Sequence[Sequence[str]], labels: np.ndarray | None, columns: Mapping[str, Sequence] | None = None
+) -> str:
+    """SHA-256 of the rows: every input text in order, then the labels, then the other columns by name."""
     digest = hashlib.sha256()
     for column in texts:
         digest.update("\x1f".join(column).encode("utf-8", "surrogatepass"))
         digest.update(b"\x1e")
     digest.update(b"hidden" if labels is None else labels.tobytes())
+    if columns:
+        digest.update(json.dumps(columns, sort_keys=True, default=int).encode())
     return digest.hexdigest()

@@ -45,7 +45,7 @@ GLUE = (
     TaskSpec(
         "mnli", "glue", ("premise", "hypothesis"), _NLI, ("accuracy",), _MNLI_ROWS,
         dev_splits=("validation_matched", "validation_mismatched"), test_splits=("test_matched", "test_mismatched"),
-        extra=AX,
+        extras=(AX,),
     ),
     TaskSpec(
         "qnli", "glue", ("question", "sentence"), _ENTAILMENT, ("accuracy",),

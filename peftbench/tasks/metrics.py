@@ -7,7 +7,7 @@ scored offline, on a read-only disk, and by several processes at once.
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,8 @@ class _GlueMetric(evaluate.Metric):
     """What the metrics share: their `evaluate` card, and a way of working that never touches the disk."""
 
     version: str = "1"
+    needs: tuple[str, ...] = ()
+    """Columns of the rows that `_compute` takes beside predictions and references."""
     implementation: str = "peftbench.tasks.metrics"
 
     def __init__(self, *args: Any, keep_in_memory: bool = True, **kwargs: Any):
@@ -123,16 +125,25 @@ METRICS: dict[str, type[_GlueMetric]] = {
 }
 
 
-def compute_metrics(names: Sequence[str], predictions: Any, references: Any) -> dict[str, float]:
+def compute_metrics(
+    names: Sequence[str], predictions: Any, references: Any, columns: Mapping[str, Sequence] | None = None
+) -> dict[str, float]:
     """Score predictions with the named metrics (keys of `METRICS`); one flat dict, in the order of `names`.
+
+    Args:
+        names: of the metrics.
+        predictions: one per row.
+        references: one per row.
+        columns: the rows' other columns, for metrics that group rows.
 
     Raises ValueError for an unknown name, and for input that is empty, of unequal length or not finite.
     """
     classes = [_metric_class(name) for name in names]
     scores: dict[str, float] = {}
     for metric_class in classes:
+        needed = {name: (columns or {})[name] for name in metric_class.needs}
         # Not `compute`: it copies every row through Python objects into Arrow and back, once per metric.
-        scores.update(_instance(metric_class)._compute(predictions=predictions, references=references))
+        scores.update(_instance(metric_class)._compute(predictions=predictions, references=references, **needed))
     return scores
 
 

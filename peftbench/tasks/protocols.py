@@ -34,7 +34,9 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
         ConfigurationError: a split is missing or unsound.
     """
     source = open_source(spec, data)
-    train = _required(source, spec, "train")
+    if task.protocol == "sora" and spec.kind in ("generate", "lm"):
+        raise ConfigurationError(f"task.protocol=sora splits labelled tasks; {spec.name} has its own test set")
+    train = _required(source, spec, "train", training=True)
     developed = {name: _required(source, spec, name) for name in spec.dev_splits}
     hidden = {name: _required(source, spec, name, hidden=True) for name in spec.test_splits if submission}
     official = _row_differences(spec, {"train": train, **developed})
@@ -43,17 +45,29 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     else:
         evaluations = developed
     if data.max_train_rows is not None and data.max_train_rows < len(train):
-        rows = np.random.default_rng(_SUBSET_SEED).permutation(len(train))[: data.max_train_rows]
-        train = train.take(np.sort(rows), "train")
+        train = _limited(train, data.max_train_rows)
         official.append(f"train limited to {len(train)} rows")
     memorization = train.take(memorization_rows(len(train)), "memorization")
     evaluations = _selecting_first(evaluations, task)
-    extra, notes = _extra(source, spec)
+    extra, notes = _extras(source, spec)
+    if (limit := data.max_eval_rows) is not None:
+        longer = [name for name, split in (evaluations | extra).items() if len(split) > limit]
+        evaluations = {name: _limited(split, limit) for name, split in evaluations.items()}
+        extra = {name: _limited(split, limit) for name, split in extra.items()}
+        official += [f"{name} limited to {limit} rows" for name in longer]
     provenance = _provenance(
         source, task, official, notes, {"train": train, **evaluations, **_named_apart(hidden | extra)}
     )
     evaluations |= {name: split for name, split in extra.items() if split.labels is not None}
     return TaskData(train, evaluations, _submission_sets(spec, hidden | extra), memorization, provenance)
+
+
+def _limited(split: Split, rows: int) -> Split:
+    """A fixed random subset, in the split's order; an extra evaluation set's pairs stay together only by chance."""
+    if len(split) <= rows:
+        return split
+    chosen = np.random.default_rng(_SUBSET_SEED).permutation(len(split))[:rows]
+    return split.take(np.sort(chosen), split.name)
 
 
 def memorization_rows(rows: int) -> np.ndarray:
@@ -99,24 +113,26 @@ def _selecting_first(evaluations: dict[str, Split], task: TaskConfig) -> dict[st
     return {chosen: evaluations[chosen]} | evaluations
 
 
-def _required(source: Source, spec: TaskSpec, split: str, hidden: bool = False) -> Split:
+def _required(source: Source, spec: TaskSpec, split: str, hidden: bool = False, training: bool = False) -> Split:
     try:
-        found = load_split(source, spec, split)
+        found = load_split(source, spec, split, training)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{spec.suite}/{spec.name}: no {split} split at {error}") from error
-    if found.labels is None and not hidden:
+    labelled = bool(spec.labels) or spec.is_regression
+    if labelled and found.labels is None and not hidden:
         raise ConfigurationError(f"{spec.suite}/{spec.name} {split} ({source.kind}): every label is hidden (-1)")
     return found
 
 
-def _extra(source: Source, spec: TaskSpec) -> tuple[dict[str, Split], list[str]]:
-    """The extra evaluation set where the source has it, else a note that says so."""
-    if spec.extra is None:
-        return {}, []
-    try:
-        return {spec.extra.name: load_split(source, spec.extra, "test")}, []
-    except FileNotFoundError:
-        return {}, [f"{spec.extra.name}: not in this source, so not evaluated"]
+def _extras(source: Source, spec: TaskSpec) -> tuple[dict[str, Split], list[str]]:
+    """The extra evaluation sets that the source has, and a note on each that it has not."""
+    found, notes = {}, []
+    for extra in spec.extras:
+        try:
+            found[extra.name] = load_split(source, extra, "test")
+        except FileNotFoundError:
+            notes.append(f"{extra.name}: not in this source, so not evaluated")
+    return found, notes
 
 
 def _named_apart(hidden: dict[str, Split]) -> dict[str, Split]:
@@ -134,9 +150,9 @@ def _submission_sets(spec: TaskSpec, splits: dict[str, Split]) -> dict[str, Spli
 
 def _row_differences(spec: TaskSpec, splits: dict[str, Split]) -> list[str]:
     return [
-        f"{name} has {len(split)} rows, the official release {spec.official_rows[name]}"
+        f"{name} has {split.source_rows} rows, the official release {spec.official_rows[name]}"
         for name, split in splits.items()
-        if len(split) != spec.official_rows[name]
+        if split.source_rows != spec.official_rows[name]
     ]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from peftbench.errors import ConfigurationError
 from peftbench.strict import did_you_mean
 from peftbench.tasks.base import TaskSpec
+from peftbench.tasks.generation import GENERATION
 from peftbench.tasks.glue import GLUE
+from peftbench.tasks.superglue import SUPERGLUE
 
-TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in GLUE}
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (*GLUE, *SUPERGLUE, *GENERATION)}
 
 
 def task_spec(name: str) -> TaskSpec:

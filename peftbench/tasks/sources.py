@@ -12,12 +12,10 @@ import numpy as np
 
 from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError, HubUnreachableError
-from peftbench.tasks.base import Split, TaskSpec, fingerprint
+from peftbench.tasks.base import Columns, Parsed, Split, TaskSpec, fingerprint
 
 HUB = {"glue": ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")}
 """Suite to hub data set and commit: Parquet files, since `datasets` no longer runs loading scripts."""
-
-Columns = dict[str, list]
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Source:
 
     Attributes:
         kind: `hub`, `folder` or `sample`.
-        read: (task, split) to columns; raises FileNotFoundError where the source has no such split.
+        read: (task's folder, split) to columns; raises FileNotFoundError where the source has no such split.
         described: what the record says of it; no local path.
     """
 
@@ -100,27 +98,47 @@ def _hub_reader(repo: str, revision: str) -> Callable[[str, str], Columns]:
     return read
 
 
-def load_split(source: Source, spec: TaskSpec, split: str) -> Split:
+def load_split(source: Source, spec: TaskSpec, split: str, training: bool = False) -> Split:
     """One split, checked: columns there, text is text, labels in range, at least one row.
+
+    Args:
+        source: where from.
+        spec: the task.
+        split: its name.
+        training: whether its rows are trained on.
 
     Raises:
         FileNotFoundError: the source has no such split.
         ConfigurationError: the rows are not sound.
     """
-    columns = source.read(spec.name, split)
+    # The sample knows tasks by name; elsewhere a task lies where its benchmark has put it.
+    columns = source.read(spec.name if source.kind == "sample" or spec.folder is None else spec.folder, split)
     where = f"{spec.suite}/{spec.name} {split} ({source.kind})"
-    missing = [c for c in (*spec.text_columns, "label") if c not in columns]
+    named = ("label",) if spec.labels or spec.is_regression else ()
+    missing = [c for c in (*spec.text_columns, *named) if c not in columns]
     if missing:
         raise ConfigurationError(f"{where}: no column {', '.join(missing)}; it has {', '.join(columns)}")
-    if not columns["label"]:
+    rows = len(columns[spec.text_columns[0]])
+    if not rows:
         raise ConfigurationError(f"{where}: no rows")
     for name in spec.text_columns:
         bad = next((i for i, text in enumerate(columns[name]) if not isinstance(text, str)), None)
         if bad is not None:
             raise ConfigurationError(f"{where}: column {name}, row {bad}: {columns[name][bad]!r} is not text")
-    texts = tuple(columns[name] for name in spec.text_columns)
-    labels = _labels(spec, columns["label"], where)
-    return Split(split, texts, labels, fingerprint(texts, labels))
+    parsed = _parsed(spec, columns, training, where)
+    labels = None if parsed.labels is None else _labels(spec, parsed.labels, where)
+    marks = fingerprint(parsed.texts, labels, parsed.columns)
+    return Split(split, parsed.texts, labels, marks, parsed.columns, rows)
+
+
+def _parsed(spec: TaskSpec, columns: Columns, training: bool, where: str) -> Parsed:
+    if spec.parse is None:
+        return Parsed(tuple(columns[name] for name in spec.text_columns), columns["label"])
+    try:
+        return spec.parse(columns, training)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        told = f"no column {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigurationError(f"{where}: not rows of {spec.name}'s schema ({told})") from error
 
 
 def _labels(spec: TaskSpec, values: Sequence[Any], where: str) -> np.ndarray | None:

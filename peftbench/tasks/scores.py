@@ -1,0 +1,32 @@
+"""Predictions of one split to metrics, whole and by subset."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from peftbench.tasks.base import Predictions, Split, TaskSpec
+from peftbench.tasks.metrics import compute_metrics
+
+Scores = dict[str, float | None]
+
+
+def score(spec: TaskSpec, split: Split, predictions: Predictions) -> dict[str, Scores]:
+    """The split's metrics under its name, and those of each subset under `<split>_<subset>`.
+
+    Args:
+        spec: the task.
+        split: its rows, labelled.
+        predictions: one per row.
+    """
+    found = {split.name: _scores(spec, split, predictions)}
+    if spec.subset is not None and spec.subset in split.columns:
+        of = np.asarray(split.columns[spec.subset])
+        for part in dict.fromkeys(split.columns[spec.subset]):
+            rows = np.flatnonzero(of == part)
+            chosen = [predictions[i] for i in rows]
+            found[f"{split.name}_{part}"] = _scores(spec, split.take(rows, split.name), chosen)
+    return found
+
+
+def _scores(spec: TaskSpec, split: Split, predictions: Predictions) -> Scores:
+    return dict(compute_metrics(spec.metrics_of(split.name), predictions, split.labels, split.columns))
