@@ -118,8 +118,7 @@ def _required(source: Source, spec: TaskSpec, split: str, hidden: bool = False, 
         found = load_split(source, spec, split, training)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{spec.suite}/{spec.name}: no {split} split at {error}") from error
-    labelled = bool(spec.labels) or spec.is_regression
-    if labelled and found.labels is None and not hidden:
+    if spec.kind in ("classify", "choose", "spans") and found.labels is None and not hidden:
         raise ConfigurationError(f"{spec.suite}/{spec.name} {split} ({source.kind}): every label is hidden (-1)")
     return found
 

@@ -14,7 +14,10 @@ from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError, HubUnreachableError
 from peftbench.tasks.base import Columns, Parsed, Split, TaskSpec, fingerprint
 
-HUB = {"glue": ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")}
+HUB = {
+    "glue": ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    "super_glue": ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+}
 """Suite to hub data set and commit: Parquet files, since `datasets` no longer runs loading scripts."""
 
 
@@ -126,7 +129,8 @@ def load_split(source: Source, spec: TaskSpec, split: str, training: bool = Fals
         if bad is not None:
             raise ConfigurationError(f"{where}: column {name}, row {bad}: {columns[name][bad]!r} is not text")
     parsed = _parsed(spec, columns, training, where)
-    labels = None if parsed.labels is None else _labels(spec, parsed.labels, where)
+    classes = len(spec.labels) or max(map(len, parsed.columns.get("choices", ())), default=0)
+    labels = None if parsed.labels is None else _labels(spec, parsed.labels, classes, where)
     marks = fingerprint(parsed.texts, labels, parsed.columns)
     return Split(split, parsed.texts, labels, marks, parsed.columns, rows)
 
@@ -141,7 +145,7 @@ def _parsed(spec: TaskSpec, columns: Columns, training: bool, where: str) -> Par
         raise ConfigurationError(f"{where}: not rows of {spec.name}'s schema ({told})") from error
 
 
-def _labels(spec: TaskSpec, values: Sequence[Any], where: str) -> np.ndarray | None:
+def _labels(spec: TaskSpec, values: Sequence[Any], classes: int, where: str) -> np.ndarray | None:
     """Labels as an array, or None where every one is the benchmark's -1."""
     bad = next((i for i, v in enumerate(values) if isinstance(v, bool) or not isinstance(v, (int, float))), None)
     if bad is not None:
@@ -149,7 +153,7 @@ def _labels(spec: TaskSpec, values: Sequence[Any], where: str) -> np.ndarray | N
     labels = np.asarray(values, dtype=np.float32 if spec.is_regression else np.float64)
     if bool((labels == -1).all()):
         return None
-    low, high = (0, 5) if spec.is_regression else (0, len(spec.labels) - 1)
+    low, high = (0, 5) if spec.is_regression else (0, classes - 1)
     with np.errstate(invalid="ignore"):
         outside = ~((labels >= low) & (labels <= high))
         if not spec.is_regression:
