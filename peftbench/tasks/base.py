@@ -40,12 +40,14 @@ class TextFormat:
         pairs: training examples: the row of each, shape (E,), and its target text. A row may give several or none.
         read: generated texts, one per row, as predictions.
         targets: every target there is, where they are few and known; () where they are free text.
+        legal: whether a generated text names a prediction at all; None: every text does.
     """
 
     sources: Callable[[Split], list[str]]
     pairs: Callable[[Split], tuple[np.ndarray, list[str]]]
     read: Callable[[list[str], Split], Predictions]
     targets: tuple[str, ...] = ()
+    legal: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,8 @@ def choice_rows(columns: Columns, training: bool) -> Parsed:
         for premise, question in zip(columns["premise"], columns["question"], strict=True)
     ]
     choices = [list(pair) for pair in zip(columns["choice1"], columns["choice2"], strict=True)]
-    carried = {
-        "choices": choices,
-        "premise": columns["premise"],
-        "question": columns["question"],
-        "idx": _idx(columns),
-    }
-    return Parsed((contexts,), columns["label"], carried)
+    carried = {name: columns[name] for name in ("premise", "question", "choice1", "choice2")}
+    return Parsed((contexts,), columns["label"], {"choices": choices, **carried, "idx": _idx(columns)})
 
 
 def cloze_rows(columns: Columns, training: bool) -> Parsed:

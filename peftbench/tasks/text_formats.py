@@ -1,0 +1,162 @@
+"""GLUE and SuperGLUE as text in, text out, after T5's published preprocessing.
+
+The wording, the order of the parts and the targets are those of T5's code (Raffel et al., 2020, appendix D;
+`preprocessors.glue`, `stsb`, `wsc_simple`, `record`), but for the task's name in front, which Lester et al. (2021) leave
+out where one prompt serves one task. Deviations: WSC's pronoun is marked where it stands, also behind a quotation mark,
+where T5 rewrites the text; WNLI is asked as the other pairs are. An input's parts follow from the split's texts by
+position, so that a diagnostic set is asked the way its task is.
+
+A generated text is read after its outer white space is stripped, case and all; T5 compares it as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from peftbench.tasks.base import Split, TextFormat
+
+Part = str | int
+"""A part of the input: a column's name, or the position of a text."""
+
+_DETERMINERS = frozenset(
+    [
+        "a",
+        "an",
+        "few",
+        "her",
+        "his",
+        "each",
+        "every",
+        "many",
+        "much",
+        "my",
+        "our",
+        "some",
+        "that",
+        "the",
+        "their",
+        "these",
+        "this",
+        "those",
+        "which",
+        "whose",
+        "your",
+    ]
+)
+_NO_SCORE = -1.0
+
+
+def classes(labels: Sequence[str], **parts: Part) -> TextFormat:
+    """`name: text name: text`, in that order, to the name of the class; -1 where the text names none.
+
+    Args:
+        labels: class names in the order of their integers.
+        parts: what stands behind each name.
+    """
+    targets = tuple(labels)
+    places = {target: place for place, target in enumerate(targets)}
+
+    def pairs(split: Split) -> tuple[np.ndarray, list[str]]:
+        return np.arange(len(split)), [targets[label] for label in _labels(split)]
+
+    def read(texts: list[str], split: Split) -> np.ndarray:
+        return np.asarray([places.get(text.strip(), -1) for text in texts], dtype=np.int64)
+
+    return TextFormat(partial(_joined, parts), pairs, read, targets, lambda text: text.strip() in places)
+
+
+def similarity(**parts: Part) -> TextFormat:
+    """STS-B: the score to the nearest 0.2, as "3.8"; a generated text is a number, or T5's -1."""
+
+    def pairs(split: Split) -> tuple[np.ndarray, list[str]]:
+        # In 32 bits and half to even, as T5's TensorFlow rounds.
+        rounded = np.round(np.asarray(_labels(split), dtype=np.float32) * np.float32(5)) / np.float32(5)
+        return np.arange(len(split)), [f"{score:.1f}" for score in rounded]
+
+    def read(texts: list[str], split: Split) -> np.ndarray:
+        scores = [_number(text) for text in texts]
+        return np.asarray([_NO_SCORE if score is None else score for score in scores], dtype=np.float64)
+
+    targets = tuple(f"{step / 5:.1f}" for step in range(26))
+    return TextFormat(partial(_joined, parts), pairs, read, targets, lambda text: _number(text) is not None)
+
+
+def pronoun() -> TextFormat:
+    """WSC as T5's `wsc_simple`: the text with its *pronoun* marked, to the noun phrase that it refers to.
+
+    Only rows whose noun phrase is the right one are trained on (259 of the release's 554), for the others do not say
+    what is. A generated text is read as True where it means the row's noun phrase, by T5's lenient rule; every text is
+    legal.
+    """
+
+    def sources(split: Split) -> list[str]:
+        marked = []
+        for text, (_, (_, start, end)) in zip(split.texts[0], split.columns["spans"], strict=True):
+            marked.append(f"{text[:start]}*{text[start:end]}*{text[end:]}")
+        return marked
+
+    def pairs(split: Split) -> tuple[np.ndarray, list[str]]:
+        rows = np.flatnonzero(np.asarray(_labels(split)) == 1)
+        return rows, [split.columns["referent"][row] for row in rows]
+
+    def read(texts: list[str], split: Split) -> np.ndarray:
+        means = [same_referent(text, phrase) for text, phrase in zip(texts, split.columns["referent"], strict=True)]
+        return np.asarray(means, dtype=np.int64)
+
+    return TextFormat(sources, pairs, read)
+
+
+def cloze() -> TextFormat:
+    """ReCoRD as T5's `record`: query, entities and passage to an answer; one training example for each answer."""
+
+    def sources(split: Split) -> list[str]:
+        rows = zip(split.columns["query"], split.columns["mentions"], split.texts[0], strict=True)
+        return [f"query: {query} entities: {', '.join(names)} passage: {passage}" for query, names, passage in rows]
+
+    def pairs(split: Split) -> tuple[np.ndarray, list[str]]:
+        answers = split.columns["answers"]
+        rows = [row for row, found in enumerate(answers) for _ in found]
+        return np.asarray(rows, dtype=np.int64), [answer for found in answers for answer in found]
+
+    def read(texts: list[str], split: Split) -> list[str]:
+        return [text.strip() for text in texts]
+
+    return TextFormat(sources, pairs, read)
+
+
+def same_referent(generated: str, phrase: str) -> bool:
+    """T5's rule: but for case and determiners, the words of one are among those of the other.
+
+    "Bob" is not "Bob's hat": either both have an apostrophe or neither has. No words mean nothing.
+    """
+    first, second = (
+        {word for word in text.lower().split() if word not in _DETERMINERS} for text in (generated, phrase)
+    )
+    if any("'" in word for word in first) != any("'" in word for word in second):
+        return False
+    return bool(first and second) and (first <= second or second <= first)
+
+
+def _joined(parts: dict[str, Part], split: Split) -> list[str]:
+    columns = [split.texts[part] if isinstance(part, int) else split.columns[part] for part in parts.values()]
+    return [
+        " ".join(f"{name}: {text}" for name, text in zip(parts, row, strict=True)) for row in zip(*columns, strict=True)
+    ]
+
+
+def _labels(split: Split) -> list:
+    if split.labels is None:
+        raise ValueError(f"{split.name} has no labels to train on")
+    return split.labels.tolist()
+
+
+def _number(text: str) -> float | None:
+    try:
+        score = float(text.strip())
+    except ValueError:
+        return None
+    return score if math.isfinite(score) else None
