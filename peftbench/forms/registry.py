@@ -9,6 +9,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.forms.base import Form
 from peftbench.forms.choice import Choice
 from peftbench.forms.classification import Classification
+from peftbench.forms.language_modelling import LanguageModelling
 from peftbench.forms.spans import Spans
 from peftbench.forms.text import Text
 from peftbench.tasks.base import TaskSpec
@@ -42,6 +43,8 @@ def form_class(config: RunConfig) -> type[Form]:
 
 
 def _text_form(spec: TaskSpec) -> type[Form]:
+    if spec.kind == "lm":
+        return LanguageModelling
     if spec.text is None:
         raise ConfigurationError(f"task.form=text: {spec.name} has no text form; use task.form=head")
     return Text

@@ -47,6 +47,10 @@ class Wording:
             self._tokenizer(plain, return_attention_mask=False, verbose=False, **options)["input_ids"] if plain else []
         )
 
+    def plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """Texts without any special token."""
+        return self._ids(texts, add_special_tokens=False)
+
     def prompts(self, sources: Sequence[str], max_length: int) -> list[list[int]]:
         """What a text is written after, N rows: the source cut to `max_length` tokens, a decoder's separator."""
         rows = self._ids(sources, truncation=True, max_length=max_length)
