@@ -54,7 +54,9 @@ SUPERGLUE: tuple[TaskSpec, ...] = (
     TaskSpec(
         "copa", "super_glue", ("premise", *_CHOICES, "question"), _CHOICES, ("accuracy",), _rows(400, 100, 500),
         kind="choose", parse=choice_rows,
-        text=text_formats.classes(_CHOICES, choice1="choice1", choice2="choice2", premise="premise", question="question"),
+        text=text_formats.classes(
+            _CHOICES, choice1="choice1", choice2="choice2", premise="premise", question="question"
+        ),
     ),
     TaskSpec(
         "multirc", "super_glue", ("paragraph", "question", "answer"), _TRUTH, ("f1a", "exact_match"),

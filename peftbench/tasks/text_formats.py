@@ -1,9 +1,9 @@
 """GLUE and SuperGLUE as text in, text out, after T5's published preprocessing.
 
 The wording, the order of the parts and the targets are those of T5's code (Raffel et al., 2020, appendix D;
-`preprocessors.glue`, `stsb`, `wsc_simple`, `record`), but for the task's name in front, which Lester et al. (2021) leave
-out where one prompt serves one task. Deviations: WSC's pronoun is marked where it stands, also behind a quotation mark,
-where T5 rewrites the text; WNLI is asked as the other pairs are. An input's parts follow from the split's texts by
+`preprocessors.glue`, `stsb`, `wsc_simple`, `record`), without the task's name in front, which Lester et al. (2021)
+leave out where one prompt serves one task. Deviations: WSC's pronoun is marked where it stands, also behind a quotation
+mark, where T5 rewrites the text; WNLI is asked as the other pairs are. An input's parts are the split's texts by
 position, so that a diagnostic set is asked the way its task is.
 
 A generated text is read after its outer white space is stripped, case and all; T5 compares it as it is.
@@ -22,31 +22,8 @@ from peftbench.tasks.base import Split, TextFormat
 Part = str | int
 """A part of the input: a column's name, or the position of a text."""
 
-_DETERMINERS = frozenset(
-    [
-        "a",
-        "an",
-        "few",
-        "her",
-        "his",
-        "each",
-        "every",
-        "many",
-        "much",
-        "my",
-        "our",
-        "some",
-        "that",
-        "the",
-        "their",
-        "these",
-        "this",
-        "those",
-        "which",
-        "whose",
-        "your",
-    ]
-)
+_WORDS = "a an each every few her his many much my our some that the their these this those which whose your"
+_DETERMINERS = frozenset(_WORDS.split())
 _NO_SCORE = -1.0
 
 
