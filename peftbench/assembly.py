@@ -15,9 +15,10 @@ from peftbench.backbones.quantisation import require_bitsandbytes
 from peftbench.config import RunConfig
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
+from peftbench.forms.base import Form
 from peftbench.tasks.base import TaskData
 from peftbench.tasks.registry import task_spec
-from peftbench.training.batching import TokenRows, tokenise
+from peftbench.training.batching import Rows
 from peftbench.training.optimizers import check_groups, check_paging
 
 HEAD, METHOD, DROPOUT = 0, 1, 3
@@ -62,10 +63,22 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def attach(
-    config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int, tokenizer: Any = None
+    config: RunConfig, model: torch.nn.Module, backbone_id: str, total_steps: int, length: int, tokenizer: Any = None
 ) -> tuple[Attachment, list[ParameterGroup]]:
-    """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group."""
-    check_length(model, config.task.max_length, config.method.positions_taken(model))
+    """Freeze the model, attach the method, apply the head policy; the doors and every trained parameter's group.
+
+    Args:
+        config: the run's.
+        model: with its head.
+        backbone_id: what an export names as its base.
+        total_steps: optimizer steps, of the first stage.
+        length: positions that the longest input takes.
+        tokenizer: the backbone's; None where only shapes are asked for.
+
+    Raises:
+        ConfigurationError: inputs too long for the backbone, or nothing would train.
+    """
+    check_length(model, length, config.method.positions_taken(model))
     model.requires_grad_(False)
     head = head_modules(model)
     generator = torch.Generator().manual_seed(stream_seed(config.seed, METHOD))
@@ -80,6 +93,10 @@ def attach(
         matrices, vectors = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
         groups += [ParameterGroup("head", matrices), ParameterGroup("head_no_decay", vectors, decays=False)]
     check_groups(model, groups)
+    if not any(group.parameters for group in groups):
+        raise ConfigurationError(
+            f"method {config.method_name} trains the task head alone, and task.form=text has none; use another method"
+        )
     if config.trainer.gradient_checkpointing:
         _checkpoint_activations(model)
     return attachment, groups
@@ -120,21 +137,19 @@ def check_length(model: torch.nn.Module, max_length: int, virtual_tokens: int = 
 
 
 class TokenisedSplits:
-    """Every split's token rows, each tokenised when first asked for."""
+    """Every split and its tokenised rows, each tokenised when first asked for."""
 
-    def __init__(self, data: TaskData, tokenizer: Any, max_length: int, model: Any):
-        check_length(model, max_length)
-        self._splits = {
+    def __init__(self, data: TaskData, form: Form):
+        self.splits = {
             "train": data.train,
             "memorization": data.memorization,
             **data.evaluations,
             **data.hidden,
         }
-        self.tokenizer, self._max_length = tokenizer, max_length
-        self._rows: dict[str, TokenRows] = {}
+        self.form, self.kind = form, data.provenance["kind"]
+        self._rows: dict[str, Rows] = {}
 
-    def __getitem__(self, name: str) -> TokenRows:
+    def __getitem__(self, name: str) -> Rows:
         if name not in self._rows:
-            split = self._splits[name]
-            self._rows[name] = tokenise(split.texts, split.labels, self.tokenizer, self._max_length)
+            self._rows[name] = self.form.tokenise(self.splits[name])
         return self._rows[name]

@@ -186,6 +186,7 @@ class TrainerConfig:
     progress: bool = True
     predictions: bool = False
     merge: bool = False
+    score_untrained: bool = False
 
     def __post_init__(self):
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
@@ -264,7 +265,16 @@ class RunConfig:
 _WITHOUT_EFFECT = {
     "model": ("path", "wheel", "wheel_folder"),
     "data": ("root", "source"),
-    "trainer": ("device", "threads", "log_every", "progress", "checkpoint_every", "gradient_checkpointing"),
+    "task": ("form",),
+    "trainer": (
+        "score_untrained",
+        "device",
+        "threads",
+        "log_every",
+        "progress",
+        "checkpoint_every",
+        "gradient_checkpointing",
+    ),
 }
 
 

@@ -58,6 +58,7 @@ class RunReporter:
         self._plan = plans[0]
         self._last: dict[str, Any] = {}
         self._bar: Progress | None = None
+        self._writing: dict[str, Any] = {}
         if settings.progress and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -103,6 +104,13 @@ class RunReporter:
         """Steps taken since the last call."""
         if self._bar:
             self._bar.advance(self._task, steps)
+
+    def writing(self, split: str, done: int, rows: int) -> None:
+        """So many of a split's texts are written."""
+        if self._bar:
+            if split not in self._writing:
+                self._writing[split] = self._bar.add_task(f"writing {split}", total=rows, facts="")
+            self._bar.update(self._writing[split], completed=done, total=rows)
 
     def step(self, progress: LoopState, loss: float, status: Mapping[str, Any]) -> None:
         """A logged step."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from omegaconf import OmegaConf
 
+from peftbench.artifacts import write_merged, write_predictions, write_texts
 from peftbench.assembly import (
     DROPOUT,
     HEAD,
@@ -27,22 +27,23 @@ from peftbench.assembly import (
     make_accelerator,
     stream_seed,
 )
+from peftbench.backbones.anatomy import is_decoder
 from peftbench.backbones.loading import load_backbone, origin
-from peftbench.backbones.projections import fuse
 from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.config import RunConfig, run_id
 from peftbench.console import RunReporter
 from peftbench.doors import Attachment, ParameterGroup
 from peftbench.environment import environment
 from peftbench.errors import PeftbenchError, RunError
+from peftbench.forms.base import Form
+from peftbench.forms.registry import form_class
 from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
-from peftbench.scoring import NO_RANK, Scorer, suspicions
+from peftbench.scoring import NO_RANK, Scorer, largest_difference, suspicions
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.metrics import describe
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import task_spec
-from peftbench.tasks.submission import write_submission
 from peftbench.training.checkpoint import (
     delete_checkpoint,
     load_checkpoint,
@@ -50,7 +51,6 @@ from peftbench.training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
-from peftbench.training.evaluation import predictions_of
 from peftbench.training.guard import status_of
 from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
 from peftbench.training.meter import Meter, peak_memory, reset_peak_memory
@@ -68,13 +68,13 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
     """
     began = time.perf_counter()
     check_machine(config)
-    spec = task_spec(config.task.name)
+    spec, form = task_spec(config.task.name), form_class(config)
     data = load_task(spec, config.task, config.data, submission=config.trainer.predictions)
     weights = origin(config.model)
-    folder = _folder(config, data, weights)
+    folder = _folder(config, data, weights, form)
     if (done := folder.finished()) is not None:
         return done | {"reused": True}, folder.path
-    run = _assemble(config, spec, data, folder)
+    run = _assemble(config, spec, form, data, folder)
     with folder.claimed(), folder.logged():
         if (done := folder.finished()) is not None:  # Another process may have finished it meanwhile.
             return done | {"reused": True}, folder.path
@@ -88,10 +88,12 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
             raise RunError(f"{type(error).__name__}: {first} (traceback in {where})") from error
 
 
-def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any]) -> RunFolder:
+def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any], form: type[Form]) -> RunFolder:
     weights = {k: v for k, v in weights.items() if k not in ("source", "repo", "folder")} or weights
     prints = {name: split["fingerprint"] for name, split in data.provenance["splits"].items()}
-    identity = config.identity(rows=prints, weights=weights, selection=selection(config, data))
+    # Heads are what a task has unless it is text in, text out.
+    words = {} if form.head != "language" else {"form": form.name}
+    identity = config.identity(rows=prints, weights=weights, selection=selection(config, data), **words)
     group = f"{config.task.name}-{config.method_name}-{config.model.name}"
     return RunFolder(config.outputs / config.experiment_name / group / run_id(identity))
 
@@ -102,17 +104,20 @@ def selection(config: RunConfig, data: TaskData) -> tuple[str, str]:
     return data.selection_split, metric
 
 
-def _assemble(config: RunConfig, spec: TaskSpec, data: TaskData, folder: RunFolder) -> Run:
+def _assemble(config: RunConfig, spec: TaskSpec, form_class: type[Form], data: TaskData, folder: RunFolder) -> Run:
     """Load the backbone, attach the method, tokenise. Raises ConfigurationError; writes nothing."""
     accelerator = make_accelerator(config)
-    backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD))
+    backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD), form_class.head)
     model = backbone.model.to(accelerator.device)
-    tokenised = TokenisedSplits(data, backbone.tokenizer, config.task.max_length, backbone.model)
-    plans = plan_stages(config, len(data.train))
+    form = form_class(spec, config.task, model, backbone.tokenizer)
+    form.accelerator, form.batch_size = accelerator, config.trainer.eval_batch_size
+    form.meter = Meter(accelerator.device)
+    tokenised = TokenisedSplits(data, form)
+    plans = plan_stages(config, len(tokenised["train"]))
     memory = backbone_megabytes(model)
-    attachment, groups = attach(config, model, backbone.identity, plans[0].total_steps, backbone.tokenizer)
-    meter = Meter(accelerator.device)
-    loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, meter)
+    length, steps = form.positions(config.task, is_decoder(model)), plans[0].total_steps
+    attachment, groups = attach(config, model, backbone.identity, steps, length, backbone.tokenizer)
+    loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, form.meter)
     return Run(config, spec, data, folder, backbone.origin, *loaded)
 
 
@@ -138,8 +143,7 @@ class Run:
         self.selection = selection(self.config, self.data)
         self.initial_ranks = self.attachment.ranks()
         self.stages: list[dict[str, Any]] = []
-        trainer = self.config.trainer
-        self.scorer = Scorer(self.model, self.rows, self.spec, self.accelerator, trainer.eval_batch_size)
+        self.scorer = Scorer(self.rows, self.selection[1])
         self.record: dict[str, Any] = self._opening()
 
     def carry_out(self, began: float) -> dict[str, Any]:
@@ -149,6 +153,8 @@ class Run:
         write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved())))
         try:
             with RunReporter(self.folder, self.config.trainer, self.plans, self.selection[1], self.record) as reporter:
+                self.rows.form.progress = reporter.writing
+                self._score_untrained()
                 selected = self._train(reporter, began)
                 self._conclude(selected)
             self.record["status"] = "completed"
@@ -173,6 +179,7 @@ class Run:
             "method": config.method_name,
             "model": {"name": config.model.name, **self.origin},
             "seed": config.seed,
+            "form": self.rows.form.name,
             "data": self.data.provenance,
             "environment": environment(),
             "parameters": dataclasses.asdict(counts(self.attachment, self.groups)),
@@ -190,6 +197,18 @@ class Run:
             "step": getattr(error, "step", None),
         }
         log.error("%s", "".join(traceback.format_exception(error)))
+
+    def _score_untrained(self) -> None:
+        """The attached model before its first step, where that is asked for; known from the first start afterwards."""
+        if self.config.trainer.score_untrained:
+            file = self.folder.path / "untrained.json"
+            if not file.is_file():
+                scores = {}
+                for name in self.data.evaluations:
+                    scores |= self.scorer.result(name)[0]
+                write_texts(self.folder.path, self.rows, "untrained-")
+                write_text(file, json.dumps(scores, indent=1) + "\n")
+            self.record["untrained"] = json.loads(file.read_text(encoding="utf-8"))
 
     def _train(self, reporter: RunReporter, began: float) -> Selected:
         """Every stage in turn, going on from a checkpoint where there is one."""
@@ -211,6 +230,7 @@ class Run:
                 attachment=self.attachment,
                 optimizers=optimizers,
                 rows=self.rows["train"],
+                loss=self.rows.form.loss,
                 settings=self.config.trainer,
                 accelerator=self.accelerator,
                 evaluate=lambda: self.scorer.metrics(self.selection[0]),
@@ -269,23 +289,29 @@ class Run:
     def _conclude(self, selected: Selected) -> None:
         """Prune, evaluate, count and export: all of the one selected checkpoint."""
         split, metric = self.selection
-        before = self.scorer.logits(split)
+        before = self.scorer.numbers(split)
         final = counts(self.attachment, self.groups)
         final_ranks = self.attachment.ranks()
         self.attachment.finalize()
-        logits = {name: self.scorer.logits(name) for name in self.data.evaluations}
-        difference = float(np.abs(logits[split] - before).max())
+        numbers = self.scorer.numbers(split)
+        difference = largest_difference(before, numbers)
         halved = self.config.trainer.precision == "bf16" or self.config.model.quantization is not None
         limit = 0.1 if halved else 1e-3
         if not difference <= limit:
             raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
-        predictions = {name: predictions_of(values) for name, values in logits.items()}
-        metrics = {name: self.scorer.metrics_of(name, p) for name, p in predictions.items()}
+        metrics, predictions = {}, {}
+        for name in self.data.evaluations:
+            scores, predictions[name] = self.scorer.result(name, numbers if name == split else None)
+            metrics |= scores
         self.attachment.export(self.folder.adapter)
         if analysis := self.attachment.analysis():
             write_text(self.folder.path / "analysis.json", json.dumps(analysis, indent=1) + "\n")
-        self._write_predictions()
-        self._write_merged()
+        write_texts(self.folder.path, self.rows)
+        if self.config.trainer.predictions:
+            write_predictions(self.folder.path, self.data, self.scorer)
+        if self.config.trainer.merge:  # Last of all: nothing is left of the method's modules afterwards.
+            self.attachment.merge()
+            write_merged(self.folder.path, self.model, self.rows.form)
         self.record |= {
             "metrics": metrics,
             "metric_versions": describe(self.spec.metrics),
@@ -299,22 +325,3 @@ class Run:
             "checks": {"finalize_max_logit_difference": difference},
             "flags": suspicions(predictions) + ([] if final_ranks is None or any(final_ranks.values()) else [NO_RANK]),
         }  # fmt: skip
-
-    def _write_merged(self) -> None:
-        """The plain transformers model, last of all: nothing is left of the method's modules afterwards."""
-        if self.config.trainer.merge:
-            self.attachment.merge()
-            fuse(self.model)
-            # Two unnamed classes are not written down, and BART would be read back with its default three.
-            if names := dict(enumerate(self.spec.labels)):
-                self.model.config.update({"id2label": names, "label2id": {v: k for k, v in names.items()}})  # type: ignore[union-attr, operator]
-            self.model.save_pretrained(self.folder.path / "merged")  # type: ignore[operator]
-            self.rows.tokenizer.save_pretrained(self.folder.path / "merged")
-
-    def _write_predictions(self) -> None:
-        if self.config.trainer.predictions:
-            for name in self.data.hidden:
-                # What is not the benchmark's cannot be mistaken for a submission to it.
-                kind = self.data.provenance["kind"]
-                folder = "predictions" if kind == "benchmark" else f"predictions-{kind}"
-                write_submission(self.folder.path / folder, name, self.scorer.predictions(name).tolist())

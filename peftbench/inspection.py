@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from typing import Any
 
 import torch
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from peftbench.assembly import attach, check_length, counts
-from peftbench.backbones.anatomy import ROLES, sites
-from peftbench.backbones.loading import locate, quiet_transformers, random_model
-from peftbench.backbones.projections import split_fused
+from peftbench.assembly import attach, counts
+from peftbench.backbones.anatomy import ROLES, is_decoder, sites
+from peftbench.backbones.loading import quiet_transformers, random_model
 from peftbench.backbones.quantisation import packed_bytes
 from peftbench.config import RunConfig
 from peftbench.console import data_line, paper
 from peftbench.doors import Counts
-from peftbench.errors import ConfigurationError, HubUnreachableError
+from peftbench.errors import HubUnreachableError
+from peftbench.forms.registry import form_class
 from peftbench.stages import plan_stages
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import task_spec
@@ -61,25 +61,17 @@ def _training_rows(config: RunConfig) -> tuple[int, str]:
 def _attached(config: RunConfig, total_steps: int) -> tuple[torch.nn.Module, Counts]:
     """The backbone on the meta device, where shapes cost nothing, with the method attached."""
     quiet_transformers()
-    model = _bare(config, task_spec(config.task.name).num_outputs)
-    check_length(model, config.task.max_length)
-    attachment, groups = attach(config, model, config.model.repo, total_steps)
+    model = _bare(config)
+    length = form_class(config).positions(config.task, is_decoder(model))
+    attachment, groups = attach(config, model, config.model.repo, total_steps, length)
     return model, counts(attachment, groups)
 
 
-def _bare(config: RunConfig, outputs: int) -> torch.nn.Module:
+def _bare(config: RunConfig) -> torch.nn.Module:
     """The backbone that a run would load, without weights: the folder's own shape where `model.path` gives one."""
+    shape = dataclasses.replace(config.model, weights="random")
     with torch.device("meta"):
-        if config.model.path is None or config.model.weights == "random":
-            return random_model(config.model, outputs)
-        folder = locate(config.model).folder
-        try:
-            shape = AutoConfig.from_pretrained(str(folder), num_labels=outputs)
-            model = AutoModelForSequenceClassification.from_config(shape)
-            split_fused(model)
-            return model
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"model.path: cannot read {folder}: {str(error).splitlines()[0]}") from error
+        return random_model(shape, task_spec(config.task.name).num_outputs, form_class(config).head)
 
 
 def _table(title: str, rows: list[tuple[str, str]]) -> Table:
@@ -110,7 +102,7 @@ def _sites(config: RunConfig) -> Table | None:
     roles = getattr(config.method, "sites", None)
     if roles is None:
         return None
-    found = sites(_bare(config, 2), roles)
+    found = sites(_bare(config), roles)
     table = Table(title=f"sites ({len(found)})", title_justify="left")
     for name in ("role", "in", "out", "layers"):
         table.add_column(name, justify="left" if name == "role" else "right")
@@ -184,5 +176,5 @@ def _saved(config: RunConfig) -> int:
     """Bytes by which the backbone is smaller than in float32."""
     if config.model.quantization is None:
         return 0
-    maps = [site.in_features * site.out_features for site in sites(_bare(config, 2), ROLES)]
+    maps = [site.in_features * site.out_features for site in sites(_bare(config), ROLES)]
     return sum(4 * size - packed_bytes(size, config.model.double_quant) for size in maps)

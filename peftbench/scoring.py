@@ -1,59 +1,69 @@
-"""A model's logits and metrics on the splits of a task."""
+"""A model's numbers, predictions and metrics on the splits of a task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
-from torch import nn
 
 from peftbench.assembly import TokenisedSplits
-from peftbench.tasks.base import TaskSpec
-from peftbench.tasks.metrics import compute_metrics
-from peftbench.training.evaluation import logits_of, predictions_of
+from peftbench.tasks.base import Predictions
+from peftbench.tasks.scores import Scores
 
 
 class Scorer:
     """Scores the model as it is at the moment of the call.
 
     Args:
-        model: with or without a method attached. rows: the splits. spec: names the metrics.
-        accelerator: device and precision. batch_size: rows per forward pass.
+        rows: the splits, and the form that knows the model.
+        metric: the one that selects.
     """
 
-    def __init__(
-        self, model: nn.Module, rows: TokenisedSplits, spec: TaskSpec, accelerator: Accelerator, batch_size: int
-    ):
-        self._model, self._rows, self._spec = model, rows, spec
-        self._accelerator, self._batch_size = accelerator, batch_size
+    def __init__(self, rows: TokenisedSplits, metric: str):
+        self._rows, self._form, self._metric = rows, rows.form, metric
 
-    def logits(self, split: str) -> np.ndarray:
-        """Shape (N, classes), in the split's order."""
-        return logits_of(self._model, self._rows[split], self._batch_size, self._accelerator)
+    def metrics(self, split: str) -> Mapping[str, Any]:
+        """The split's metrics as far as training needs them, the selecting one among them."""
+        return self._form.monitored(self._rows.splits[split], self._rows[split], self._metric)
 
-    def predictions(self, split: str) -> np.ndarray:
-        """Classes or scores, shape (N,)."""
-        return predictions_of(self.logits(split))
-
-    def metrics(self, split: str) -> dict[str, float]:
-        """The split's metrics."""
-        return self.metrics_of(split, self.predictions(split))
-
-    def metrics_of(self, split: str, predictions: np.ndarray) -> dict[str, float]:
-        """The metrics of given predictions on a labelled split."""
-        labels = self._rows[split].labels
-        assert labels is not None
-        return compute_metrics(self._spec.metrics_of(split), predictions, labels)
-
-    def all_metrics(self, splits: Iterable[str]) -> dict[str, dict[str, float]]:
-        """Metrics by split."""
+    def all_metrics(self, splits: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+        """`metrics` by split."""
         return {split: self.metrics(split) for split in splits}
+
+    def numbers(self, split: str) -> np.ndarray:
+        """Logits or likelihoods, of every row: what pruning must not change."""
+        return self._form.numbers(self._rows[split])
+
+    def predictions(self, split: str) -> Predictions:
+        """One per row, in the split's order."""
+        return self._form.predict(self._rows.splits[split], self._rows[split])
+
+    def result(self, split: str, numbers: np.ndarray | None = None) -> tuple[dict[str, Scores], Predictions]:
+        """All metrics of a split and of its subsets, and the predictions they are of."""
+        rows, whole = self._rows[split], self._rows.splits[split]
+        numbers = self._form.numbers(rows) if numbers is None else numbers
+        predictions = self._form.predict(whole, rows, numbers)
+        return self._form.scores(whole, rows, numbers, predictions), predictions
 
 
 NO_RANK = "no rank left: the threshold removed the whole adapter; lower sparsity.lambda or sparsity.xi"
 
 
-def suspicions(predictions: dict[str, np.ndarray]) -> list[str]:
-    """What a reader should know before believing a score: splits on which every prediction is the same."""
-    return [f"constant prediction on {split}" for split, p in predictions.items() if len(p) > 1 and np.ptp(p) == 0]
+def largest_difference(before: np.ndarray, after: np.ndarray) -> float:
+    """Between numbers of the same rows; places that hold none (-inf) in both are equal."""
+    there = np.isfinite(before) | np.isfinite(after)
+    return float(np.abs(before[there] - after[there]).max(initial=0.0))
+
+
+def suspicions(predictions: Mapping[str, Predictions]) -> list[str]:
+    """What a reader should know before believing a score."""
+    flags = []
+    for split, found in predictions.items():
+        different = set(found) if isinstance(found, list) else set(found.tolist())
+        if len(found) > 1 and len(different) == 1:
+            flags.append(f"constant prediction on {split}")
+        illegal = 0 if isinstance(found, list) or found.dtype.kind != "i" else int((found == -1).sum())
+        if illegal:
+            flags.append(f"illegal outputs on {split}: {illegal} of {len(found)}, counted as wrong")
+    return flags

@@ -49,7 +49,7 @@ def test_a_row_in_a_mixed_batch_is_the_row_of_its_own_model(name, tiny_run, monk
     for place, i in enumerate(order):
         row, which = rows[i]
         own = models[which]
-        inputs = own.rows.tokenizer(*row, truncation=True, max_length=32, return_tensors="pt")
+        inputs = own.rows.form.tokenizer(*row, truncation=True, max_length=32, return_tensors="pt")
         own.model.eval()
         with torch.no_grad():
             expected = own.model(**inputs).logits[0].numpy()

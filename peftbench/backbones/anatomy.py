@@ -137,6 +137,11 @@ def stacks(model: nn.Module) -> dict[str, str]:
     return {stack.kind: _join(prefix, stack.path) for stack in _family(model).stacks}
 
 
+def is_decoder(model: nn.Module) -> bool:
+    """Whether a decoder is all that it has: source and target then share one row of tokens."""
+    return set(stacks(model)) == {"decoder"}
+
+
 def positions(model: nn.Module) -> tuple[str, ...]:
     """Names of the modules that turn a token's position into a vector or a rotation, called with position ids last.
 

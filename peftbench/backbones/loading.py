@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from peftbench.backbones.heads import Head, auto_class
 from peftbench.backbones.projections import split_fused
 from peftbench.backbones.quantisation import quantise
 from peftbench.config import ModelConfig
@@ -120,15 +122,15 @@ def _digest(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def load_backbone(config: ModelConfig, num_outputs: int, seed: int) -> Backbone:
-    """Tokenizer and model with a fresh head of `num_outputs` (1: regression) drawn from `seed`.
+def load_backbone(config: ModelConfig, num_outputs: int, seed: int, head: Head = "classifier") -> Backbone:
+    """Tokenizer and model with a head: a fresh one of `num_outputs` (1: regression), or the language model's own.
 
-    The head is drawn before any method attaches, from a seed of its own, so every method starts from the same one.
+    A fresh head is drawn from `seed` before any method attaches, so every method starts from the same one.
 
     Raises:
-        ConfigurationError: the files are missing, broken or not reachable.
+        ConfigurationError: the files are missing, broken or not reachable, or the backbone cannot have the head.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     quiet_transformers()
     described = origin(config)
@@ -139,12 +141,15 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int) -> Backbone:
         tokenizer = AutoTokenizer.from_pretrained(where, **hub)
         torch.manual_seed(seed)
         if config.weights == "random":
-            model = random_model(config, num_outputs)
+            model = random_model(config, num_outputs, head)
         else:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                where, num_labels=num_outputs, dtype=torch.float32, output_loading_info=True, **hub
+            shape = AutoConfig.from_pretrained(
+                where, **({} if head == "language" else {"num_labels": num_outputs}), **hub
             )
-            _check_fresh_head(config, model, info["missing_keys"])
+            model, info = auto_class(head, shape).from_pretrained(
+                where, config=shape, dtype=torch.float32, output_loading_info=True, **hub
+            )
+            _check_head(config, head, model, info["missing_keys"])
     except ConfigurationError:
         raise
     except Exception as error:  # Broken files surface as whatever the library that met them first raises.
@@ -167,8 +172,15 @@ def _agree_on_padding(config: ModelConfig, tokenizer: Any, model: nn.Module) -> 
         model.config.pad_token_id = tokenizer.pad_token_id  # type: ignore[union-attr]
 
 
-def _check_fresh_head(config: ModelConfig, model: nn.Module, drawn: Sequence[str]) -> None:
-    """Every method starts from a head drawn from the seed, so a checkpoint that brings a trained one is refused."""
+def _check_head(config: ModelConfig, head: Head, model: nn.Module, drawn: Sequence[str]) -> None:
+    """A task head is drawn from the seed, the same for every method; a language model's projection is pretrained."""
+    if head == "language":
+        if drawn:
+            raise ConfigurationError(
+                f"model {config.name}: the checkpoint lacks {min(drawn)}, which a language model needs;"
+                " give one that was saved with its output projection"
+            )
+        return
     base = f"{model.base_model_prefix}."
     brought = {name for name, _ in model.named_parameters() if not name.startswith(base)} - set(drawn)
     if brought:
@@ -188,7 +200,7 @@ def _check_shape(config: ModelConfig, model: nn.Module) -> None:
             )
 
 
-def random_model(config: ModelConfig, num_outputs: int) -> nn.Module:
+def random_model(config: ModelConfig, num_outputs: int, head: Head = "classifier") -> nn.Module:
     """The model's architecture with random weights, e.g. for counts under `torch.device("meta")`.
 
     The shape is that of the local folder's `config.json` where there is one, else the YAML's.
@@ -196,21 +208,35 @@ def random_model(config: ModelConfig, num_outputs: int) -> nn.Module:
     Raises:
         ConfigurationError: no architecture is known, or it is not one.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
     folder = locate(config).folder if config.path is not None else None
     if folder is None and not config.architecture:
         raise ConfigurationError(f"model {config.name}: no model.architecture to draw random weights for")
+    labels: dict[str, Any] = {} if head == "language" else {"num_labels": num_outputs}
     try:
         if folder is not None:
-            shape = AutoConfig.from_pretrained(folder, num_labels=num_outputs)
+            shape = AutoConfig.from_pretrained(folder, **labels)
         else:
-            shape = AutoConfig.for_model(**(config.architecture or {}), num_labels=num_outputs)
-        model = AutoModelForSequenceClassification.from_config(shape, dtype=torch.float32)
+            shape = AutoConfig.for_model(**(config.architecture or {}), **labels)
+        made = auto_class(head, shape)
+        # A class of ours is built as it is: transformers' automatic ones alone choose it by the configuration.
+        model = made(shape).float() if head == "spans" else made.from_config(shape, dtype=torch.float32)
         split_fused(model)
         return model
     except (ValueError, TypeError, OSError) as error:
         raise ConfigurationError(f"model.architecture: {str(error).splitlines()[0]}") from error
+
+
+def model_type(config: ModelConfig) -> str | None:
+    """The architecture's name in transformers, without weights: of the folder's `config.json`, else of the YAML."""
+    folder = locate(config).folder
+    if folder is not None:
+        try:
+            return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"model {config.name}: cannot read {folder}/config.json") from error
+    return (config.architecture or {}).get("model_type")
 
 
 def quiet_transformers() -> None:

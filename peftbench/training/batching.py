@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 _POOL_BATCHES = 50
+
+
+class Rows(Protocol):
+    """A split as the loop sees it: examples that come in padded batches."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per example, shape (E,): what batches are planned by."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, which: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        """The examples at positions `which`, padded."""
+        ...
+
+    def weight(self, which: np.ndarray) -> float:
+        """How much the mean loss of these examples counts within that of a larger batch."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,25 @@ class TokenRows:
     def lengths(self) -> np.ndarray:
         """Tokens per row, shape (N,)."""
         return np.diff(self.starts)
+
+    def batch(self, which: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        """See `collate`."""
+        return collate(self, which, device)
+
+    def weight(self, which: np.ndarray) -> float:
+        """Every row counts once."""
+        return float(len(which))
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], pad: int) -> TokenRows:
+        """Rows of token ids as they are."""
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+        tokens = np.fromiter((token for row in rows for token in row), np.int64, count=int(starts[-1]))
+        return cls(tokens, None, starts, None, pad)
+
+    def row(self, index: int) -> np.ndarray:
+        """One row's token ids."""
+        return self.tokens[self.starts[index] : self.starts[index + 1]]
 
 
 def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: Any, max_length: int) -> TokenRows:

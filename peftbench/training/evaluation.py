@@ -7,13 +7,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from peftbench.training.batching import TokenRows, collate, evaluation_plan
+from peftbench.training.batching import Rows, evaluation_plan
 
 
 @torch.no_grad()
 def logits_of(
     model: nn.Module,
-    rows: TokenRows,
+    rows: Rows,
     batch_size: int,
     accelerator: Accelerator,
 ) -> np.ndarray:
@@ -23,7 +23,7 @@ def logits_of(
     plan = evaluation_plan(rows.lengths, batch_size)
     pieces = []
     for which in plan:
-        batch = collate(rows, which, accelerator.device)
+        batch = rows.batch(which, accelerator.device)
         batch.pop("labels", None)
         with accelerator.autocast():
             pieces.append(model(**batch).logits.float())

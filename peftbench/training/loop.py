@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from peftbench.config import TrainerConfig
 from peftbench.doors import Attachment, Clock
 from peftbench.sparsity import Strength
-from peftbench.training.batching import TokenRows, collate, micro_batches, plan_epoch
+from peftbench.training.batching import Rows, micro_batches, plan_epoch
 from peftbench.training.guard import check_finite
 from peftbench.training.meter import Meter
 from peftbench.training.optimizers import Optimizers
@@ -95,7 +95,8 @@ class Loop:
 
     Attributes:
         model: with the method attached. attachment: its doors. optimizers: over all trained parameters.
-        rows: the tokenised training split. settings: the trainer's. accelerator: device and precision.
+        rows: the tokenised training split. loss: the mean task loss of a batch of them. settings: the trainer's.
+        accelerator: device and precision.
         evaluate: metrics on the selection split. metric: which of them selects; larger is better.
         save: writes a resumable checkpoint. seed: the run's. penalty: the last step's, logged apart from the loss.
     """
@@ -103,7 +104,8 @@ class Loop:
     model: nn.Module
     attachment: Attachment
     optimizers: Optimizers
-    rows: TokenRows
+    rows: Rows
+    loss: Callable[[Mapping[str, Tensor]], Tensor]
     settings: TrainerConfig
     accelerator: Accelerator
     evaluate: Callable[[], Mapping[str, float]]
@@ -179,12 +181,11 @@ class Loop:
         lr_steps = plan.total_steps if plan.lr_steps is None else plan.lr_steps
         self.optimizers.set_lr(step + plan.lr_offset, lr_steps)
         total = torch.zeros((), device=self.accelerator.device)
-        first = True
+        first, weight = True, self.rows.weight(batch)
         for rows in micro_batches(batch, lengths, self.settings.micro_batch_size):
-            share = len(rows) / len(batch)
-            inputs = collate(self.rows, rows, self.accelerator.device)
+            inputs = self.rows.batch(rows, self.accelerator.device)
             with self.accelerator.autocast():
-                loss = self.model(**inputs).loss * share
+                loss = self.loss(inputs) * (self.rows.weight(rows) / weight)
             total += loss.detach()
             if first:  # It depends on no row, so one backward pass of a step carries the whole of it.
                 penalty, first = self.attachment.penalty(), False

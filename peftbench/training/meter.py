@@ -19,7 +19,7 @@ class Meter:
     Attributes:
         epoch_s: training seconds of each whole epoch. train_s: of all steps, those of a broken-off epoch too.
         eval_s, checkpoint_s: what the two took. tokens: real tokens trained on.
-        padded_tokens: tokens with padding.
+        padded_tokens: tokens with padding. generation_s, generated_tokens: of texts written.
     """
 
     device: torch.device
@@ -29,6 +29,8 @@ class Meter:
     checkpoint_s: float = 0.0
     tokens: int = 0
     padded_tokens: int = 0
+    generation_s: float = 0.0
+    generated_tokens: int = 0
 
     def now(self) -> float:
         """Seconds of a monotonic clock, once the device has finished what it was given."""
@@ -44,9 +46,17 @@ class Meter:
             "epoch_median_s": round(statistics.median(self.epoch_s), 3) if self.epoch_s else None,
             "eval_s": round(self.eval_s, 3),
             "checkpoint_s": round(self.checkpoint_s, 3),
-            "tokens_per_s": round(self.tokens / self.train_s, 1) if self.train_s else None,
+            "tokens_per_s": _rate(self.tokens, self.train_s),
+            "generation_s": round(self.generation_s, 3),
+            "generated_tokens_per_s": round(self.generated_tokens / self.generation_s, 1)
+            if self.generation_s
+            else None,
             "padding_share": round(1 - self.tokens / self.padded_tokens, 4) if self.padded_tokens else None,
         }
+
+
+def _rate(tokens: int, seconds: float) -> float | None:
+    return round(tokens / seconds, 1) if seconds else None
 
 
 def reset_peak_memory() -> None:

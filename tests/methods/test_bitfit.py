@@ -36,7 +36,7 @@ def test_counts_at_published_sizes(model, biases, trained, paper):
     config = compose_run(["method=bitfit", f"method.biases={biases}", f"model={model}", "preset=none"])
     with torch.device("meta"):
         backbone = random_model(config.model, 2)
-    found = counts(*attach(config, backbone, "none", total_steps=1000))
+    found = counts(*attach(config, backbone, "none", total_steps=1000, length=128))
     assert (found.trained, found.effective, found.stored, found.paper) == (trained, trained, trained, paper)
 
 
@@ -46,7 +46,7 @@ def test_a_controls_count_at_bert_base_is_that_of_the_biases(control):
     config = compose_run(words)
     with torch.device("meta"):
         backbone = random_model(config.model, 2)
-    found = counts(*attach(config, backbone, "none", total_steps=1000))
+    found = counts(*attach(config, backbone, "none", total_steps=1000, length=128))
     assert (found.trained, found.effective, found.stored, found.paper) == (102_144, 102_144, 102_144, None)
 
 

@@ -52,7 +52,7 @@ def test_counts_at_published_sizes(model, groups):
     config = compose_run(["method=diff_pruning", f"model={model}", "preset=none"])
     with torch.device("meta"):
         backbone = random_model(config.model, 2)
-    attachment, all_groups = attach(config, backbone, "none", total_steps=1000)
+    attachment, all_groups = attach(config, backbone, "none", total_steps=1000, length=128)
     found = counts(attachment, all_groups)
     total = found.backbone
     # The paper's 393 groups of BERT-large are these, the pooler's two and the output layer's two.

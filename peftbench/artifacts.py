@@ -1,0 +1,49 @@
+"""What a run writes beside its record: the model's texts, submissions, the merged model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peftbench.assembly import TokenisedSplits
+from peftbench.backbones.projections import fuse
+from peftbench.forms.base import Form
+from peftbench.record import write_text
+from peftbench.scoring import Scorer
+from peftbench.tasks.base import TaskData
+from peftbench.tasks.submission import write_submission
+
+
+def write_texts(folder: Path, rows: TokenisedSplits, mark: str = "") -> None:
+    """What the model wrote, `written/<split>.jsonl`: a row a line, with source, output and references.
+
+    Args:
+        folder: the run's.
+        rows: the splits, and the form that the texts were written in.
+        mark: begins the files' names.
+    """
+    for name, texts in rows.form.written.items():
+        write_text(
+            _apart(folder, "written", rows.kind) / f"{mark}{name}.jsonl", rows.form.lines(rows.splits[name], texts)
+        )
+
+
+def write_predictions(folder: Path, data: TaskData, scorer: Scorer) -> None:
+    """The hidden test sets' predictions in the benchmark's own files."""
+    for name in data.hidden:
+        write_submission(_apart(folder, "predictions", data.provenance["kind"]), name, list(scorer.predictions(name)))  # type: ignore[arg-type]
+
+
+def _apart(folder: Path, name: str, kind: str) -> Path:
+    """What is not the benchmark's cannot be mistaken for a submission to it."""
+    return folder / (name if kind == "benchmark" else f"{name}-{kind}")
+
+
+def write_merged(folder: Path, model: Any, form: Form) -> None:
+    """A plain transformers model, `merged/`, of one whose method has folded itself in."""
+    fuse(model)
+    # Two unnamed classes are not written down, and BART would be read back with its default three.
+    if form.head != "language" and (names := dict(enumerate(form.spec.labels))):
+        model.config.update({"id2label": names, "label2id": {v: k for k, v in names.items()}})
+    model.save_pretrained(folder / "merged")
+    form.tokenizer.save_pretrained(folder / "merged")

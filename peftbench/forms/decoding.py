@@ -1,0 +1,111 @@
+"""Texts from a language model: greedy or by beam search, in batches of like lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from peftbench.training.batching import TokenRows, collate, evaluation_plan
+from peftbench.training.meter import Meter
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a text is found.
+
+    Attributes:
+        max_new_tokens: its tokens at most.
+        beams: 1: greedy.
+        length_penalty: exponent of the length that a beam's log-likelihood is divided by.
+        no_repeat_ngram: no n-gram of so many tokens twice; 0: any.
+    """
+
+    max_new_tokens: int
+    beams: int = 1
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    prompts: TokenRows,
+    decoding: Decoding,
+    tokenizer: Any,
+    accelerator: Accelerator,
+    batch_size: int,
+    meter: Meter,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """One text per prompt, in the prompts' order. Leaves the model's mode as it was.
+
+    Args:
+        model: a decoder or an encoder-decoder.
+        prompts: N rows of tokens.
+        decoding: how.
+        tokenizer: the backbone's.
+        accelerator: device and precision.
+        batch_size: sequences that are scored at a time; of a beam search each beam is one.
+        meter: counts tokens and seconds.
+        progress: called with the number of rows done.
+    """
+    was_training = model.training
+    model.eval()
+    settings = _settings(model, tokenizer, decoding)
+    texts: dict[int, str] = {}
+    began = meter.now()
+    for which in evaluation_plan(prompts.lengths, max(1, batch_size // decoding.beams)):
+        batch = collate(prompts, which, accelerator.device)
+        both = model.config.is_encoder_decoder  # type: ignore[union-attr]
+        if not both:
+            batch = _to_the_right(batch)
+        with accelerator.autocast():
+            tokens = model.generate(**batch, generation_config=settings)  # type: ignore[operator]
+        written = tokens if both else tokens[:, batch["input_ids"].shape[1] :]
+        meter.generated_tokens += int((written != tokenizer.pad_token_id).sum())
+        found = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        texts |= dict(zip(which.tolist(), found, strict=True))
+        progress(len(texts))
+    meter.generation_s += meter.now() - began
+    model.train(was_training)
+    return [texts[row] for row in range(len(prompts))]
+
+
+def _to_the_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A right-padded batch padded on the left: a decoder writes on after its last column."""
+    lengths = batch["attention_mask"].sum(1, keepdim=True)
+    width = batch["input_ids"].shape[1]
+    places = (torch.arange(width, device=lengths.device) + lengths) % width
+    return {key: values.gather(1, places) for key, values in batch.items()}
+
+
+def _settings(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
+    """All of it ours: a checkpoint's own settings (BART's four beams, a chat model's temperature) do not count.
+
+    Of those only the special tokens are kept.
+    """
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    special = {
+        name: value
+        for name in ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id")
+        if (value := getattr(own, name, None)) is not None
+    }
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    beam = {"length_penalty": decoding.length_penalty} if decoding.beams > 1 else {}
+    return GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        num_beams=decoding.beams,
+        no_repeat_ngram_size=decoding.no_repeat_ngram,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=sorted({tokenizer.eos_token_id, *ends} - {None}),
+        **special,
+        **beam,
+    )

@@ -1,0 +1,95 @@
+"""Text in, text out: loss on the target only, scored by what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from peftbench.config import GenerationTask, TaskConfig
+from peftbench.forms.decoding import Decoding, generate
+from peftbench.forms.likelihood import LIKELIHOOD, Likelihood, likelihood
+from peftbench.forms.text_rows import TextRows
+from peftbench.tasks.base import Predictions, Split, TaskSpec
+from peftbench.tasks.scores import Scores, score
+from peftbench.training.batching import Rows
+
+_ANSWER_TOKENS = 32
+"""Of an answer that is a class's name or a phrase of the source, at most."""
+
+
+class Text(Likelihood):
+    """Text in, text out: trained by the target's likelihood, scored by what the model writes."""
+
+    name: ClassVar[str] = "text"
+
+    def __init__(self, spec: TaskSpec, task: TaskConfig, model: nn.Module, tokenizer: Any):
+        super().__init__(spec, task, model, tokenizer)
+        assert spec.text is not None
+        self.format = spec.text
+        self.decoding = self._decoding()
+
+    def _decoding(self) -> Decoding:
+        task = self.task
+        if isinstance(task, GenerationTask):
+            return Decoding(task.max_new_tokens, task.beams, task.length_penalty, task.no_repeat_ngram)
+        longest = max(
+            (len(row) for row in self.wording.targets(self.format.targets, _ANSWER_TOKENS)), default=_ANSWER_TOKENS
+        )
+        return Decoding(longest)
+
+    @staticmethod
+    def positions(task: TaskConfig, causal: bool) -> int:
+        """Of a decoder source, separator and target in one row; else the longer one."""
+        target = _ANSWER_TOKENS
+        if isinstance(task, GenerationTask):
+            target = max(task.max_new_tokens, task.max_target_length)
+        return task.max_length + 1 + target if causal else max(task.max_length, target)
+
+    def tokenise(self, split: Split) -> Rows:
+        """Sources cut to `max_length`; of a split that has targets also its examples."""
+        prompts = self.wording.prompts(self.format.sources(split), self.task.max_length)
+        row_of, targets = np.zeros(0, np.int64), []
+        if split.labels is not None or not self.spec.labels:
+            row_of, targets = self.format.pairs(split)
+        limit = self.task.max_target_length if isinstance(self.task, GenerationTask) else _ANSWER_TOKENS
+        return TextRows.of(self.wording, prompts, row_of, self.wording.targets(targets, limit))
+
+    def predict(self, split: Split, rows: Rows, numbers: np.ndarray | None = None) -> Predictions:
+        """What the model writes, as the task reads it."""
+        assert isinstance(rows, TextRows)
+        texts = generate(
+            self.model, rows.prompts, self.decoding, self.tokenizer, self.accelerator, self.batch_size, self.meter,
+            lambda done: self.progress(split.name, done, len(split)),
+        )  # fmt: skip
+        self.written[split.name] = texts
+        return self.format.read(texts, split)
+
+    def scores(self, split: Split, rows: Rows, numbers: np.ndarray, predictions: Predictions) -> dict[str, Scores]:
+        """The task's metrics, and the likelihood of the references where the task is to write."""
+        found = score(self.spec, split, predictions)
+        if self.spec.kind == "generate":
+            found[split.name] |= likelihood(rows, numbers)
+        return found
+
+    def lines(self, split: Split, texts: list[str]) -> str:
+        """Source, output and references of every row, as JSON lines."""
+        sources = self.format.sources(split)
+        references: list[list[str]] = [[] for _ in sources]
+        if split.labels is not None or not self.spec.labels:
+            for row, target in zip(*self.format.pairs(split), strict=True):
+                references[row].append(target)
+        rows = zip(sources, texts, references, strict=True)
+        return "".join(
+            json.dumps({"source": s, "output": t, "references": r}, ensure_ascii=False) + "\n" for s, t, r in rows
+        )
+
+    def monitored(self, split: Split, rows: Rows, metric: str) -> Mapping[str, Any]:
+        """The likelihood alone where that selects: writing every text takes many times longer."""
+        if metric in LIKELIHOOD:
+            return likelihood(rows, self.numbers(rows))
+        predictions = self.predict(split, rows)
+        return score(self.spec, split, predictions)[split.name]

@@ -1,0 +1,193 @@
+"""Text in, text out: the loss is transformers' own on the target alone; a row writes the same alone and in a batch."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import tiny_generator
+from torch.nn import functional as F
+from transformers import AutoTokenizer
+
+from peftbench.config import GenerationTask
+from peftbench.doors import Context
+from peftbench.forms.decoding import Decoding, generate
+from peftbench.forms.text import Text
+from peftbench.forms.text_rows import TextRows, Wording
+from peftbench.methods.registry import method_class
+from peftbench.tasks.base import Split, TaskSpec, TextFormat
+from peftbench.training.batching import TokenRows
+from peftbench.training.meter import Meter
+
+SOURCES = [
+    "name : The Wrestlers | food : English",
+    "name : Cotto",
+    "name : Blue Spice | area : riverside | near : The Bakers",
+    "area : city centre | food : Thai",
+]
+TARGETS = ["The Wrestlers serves English food.", "Cotto.", "Near The Bakers, by the river, Blue Spice.", "Thai food."]
+TASK = TaskSpec(
+    "made_up", "made_up", ("source",), (), ("bleu",), {}, kind="generate",
+    text=TextFormat(lambda s: s.texts[0], lambda s: (np.arange(len(s)), s.columns["targets"]), lambda t, s: t),
+)  # fmt: skip
+SETTINGS = {"prefix_tuning": {"length": 3}, "prompt_tuning": {"length": 3}, "lora": {"rank": 4}, "sora": {"rank": 4}}
+FAMILIES = ("gpt2", "llama", "t5", "bart")
+
+
+def split() -> Split:
+    return Split("train", (SOURCES,), None, "", {"targets": TARGETS})
+
+
+def form(family, tiny_folder_of, method=None) -> Text:
+    model = tiny_generator(family)
+    with torch.no_grad():  # As it is drawn, it writes the same for every source.
+        for parameter in model.parameters():
+            parameter.mul_(4 if parameter.ndim > 1 and family != "bart" else 1)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of(family))
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    made = Text(TASK, GenerationTask("made_up", max_length=64, max_new_tokens=6), model, tokenizer)
+    made.accelerator, made.batch_size, made.meter = Accelerator(cpu=True), 3, Meter(torch.device("cpu"))
+    if method is not None:
+        model.requires_grad_(False)
+        attachment = method_class(method)(**SETTINGS[method]).attach(
+            model, Context(torch.Generator().manual_seed(0), 10, "none", (), tokenizer)
+        )
+        with torch.no_grad():
+            for group in attachment.parameter_groups():
+                for parameter in group.parameters:
+                    parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    return made
+
+
+def padded(rows: list[np.ndarray], fill: int) -> torch.Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row.tolist(), *[fill] * (width - len(row))] for row in rows])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_is_transformers_own_with_every_other_label_ignored(family, tiny_folder_of):
+    ours = form(family, tiny_folder_of)
+    rows = ours.tokenise(split())
+    which = np.arange(4)
+    batch = rows.batch(which, torch.device("cpu"))
+    targets = [rows.targets.row(i) for i in which]
+    if rows.start is None:
+        prompts = [rows.prompts.row(i) for i in which]
+        labels = padded(
+            [np.concatenate([np.full(len(p), -100), t]) for p, t in zip(prompts, targets, strict=True)], -100
+        )
+        ids = padded([np.concatenate(pair) for pair in zip(prompts, targets, strict=True)], 0)
+        assert torch.equal(batch["input_ids"] * batch["attention_mask"], ids * batch["attention_mask"])
+    else:
+        labels = padded(targets, -100)
+    theirs = ours.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
+    torch.testing.assert_close(ours.loss(batch), theirs, rtol=1e-5, atol=1e-6)
+    gradients = [
+        torch.autograd.grad(loss, [p for p in ours.model.parameters() if p.requires_grad], allow_unused=True)
+        for loss in (ours.loss(batch), ours.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss)
+    ]  # fmt: skip
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_end_is_learned_even_where_it_is_the_padding(family, tiny_folder_of):
+    ours = form(family, tiny_folder_of)
+    rows = ours.tokenise(split())
+    assert [rows.targets.row(i)[-1] for i in range(4)] == [ours.tokenizer.eos_token_id] * 4
+    decoded = ours.tokenizer.batch_decode([rows.targets.row(i) for i in range(4)], skip_special_tokens=True)
+    assert [text.strip() for text in decoded] == TARGETS
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_numbers_are_the_mean_log_likelihood_of_every_example(family, tiny_folder_of):
+    ours = form(family, tiny_folder_of)
+    rows = ours.tokenise(split())
+    numbers = ours.numbers(rows)
+    alone = [-float(ours.loss(rows.batch(np.array([i]), torch.device("cpu"))).detach()) for i in range(4)]
+    np.testing.assert_allclose(numbers, alone, rtol=1e-5)
+    found = ours.monitored(split(), rows, "log_likelihood")
+    together = -float(ours.loss(rows.batch(np.arange(4), torch.device("cpu"))).detach())
+    assert found["log_likelihood"] == pytest.approx(together, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(np.exp(-together), rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_micro_batches_weigh_by_target_tokens(family, tiny_folder_of):
+    ours = form(family, tiny_folder_of)
+    rows = ours.tokenise(split())
+    whole = ours.loss(rows.batch(np.arange(4), torch.device("cpu")))
+    parts = [np.array([0, 2]), np.array([1, 3])]
+    shares = [ours.loss(rows.batch(p, torch.device("cpu"))) * rows.weight(p) / rows.weight(np.arange(4)) for p in parts]
+    torch.testing.assert_close(sum(shares), whole)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("method", [None, *SETTINGS])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5"])
+def test_a_row_alone_writes_what_it_writes_in_a_batch(family, method, beams, tiny_folder_of):
+    ours = form(family, tiny_folder_of, method)
+    rows = ours.tokenise(split())
+    settings = Decoding(6, beams)
+
+    def written(prompts: TokenRows) -> list[str]:
+        return generate(ours.model, prompts, settings, ours.tokenizer, ours.accelerator, 12, ours.meter)
+
+    together = written(rows.prompts)
+    alone = [written(TokenRows.of([rows.prompts.row(i).tolist()], rows.prompts.pad))[0] for i in range(4)]
+    assert together == alone
+    assert len(set(together)) > 1
+
+
+def test_generation_is_transformers_own_in_the_rows_order(tiny_folder_of):
+    ours = form("gpt2", tiny_folder_of)
+    rows = ours.tokenise(split())
+    written = generate(
+        ours.model, rows.prompts, Decoding(5, 2, 0.8, 2), ours.tokenizer, ours.accelerator, 4, ours.meter
+    )
+    for i, text in enumerate(written):
+        prompt = torch.from_numpy(rows.prompts.row(i))[None]
+        tokens = ours.model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=5, num_beams=2, length_penalty=0.8,
+            no_repeat_ngram_size=2, do_sample=False, eos_token_id=3, pad_token_id=ours.tokenizer.pad_token_id,
+        )  # fmt: skip
+        assert text == ours.tokenizer.decode(tokens[0, prompt.shape[1] :], skip_special_tokens=True)
+
+
+def test_sources_of_decoders_end_in_their_separator(tiny_folder_of):
+    for family, separator in (("gpt2", None), ("llama", None)):
+        tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of(family))
+        tokenizer.pad_token = tokenizer.eos_token
+        model = tiny_generator(family)
+        (row,) = Wording(model, tokenizer).prompts(["name : Cotto"], 64)
+        assert tokenizer.decode(row, skip_special_tokens=True) == "name : Cotto\n", separator
+        tokenizer.bos_token = tokenizer.eos_token
+        wording = Wording(model, tokenizer)
+        (row,) = wording.prompts(["name : Cotto"], 64)
+        assert row[-1] == tokenizer.eos_token_id
+        (target,) = wording.targets(["Cotto."], 64)
+        assert tokenizer.decode(target[:-1]) == " Cotto."
+
+
+def test_a_long_source_is_cut_and_its_separator_kept(tiny_folder_of):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of("gpt2"))
+    tokenizer.pad_token = tokenizer.eos_token
+    wording = Wording(tiny_generator("gpt2"), tokenizer)
+    (row,) = wording.prompts(["word " * 100], 10)
+    (separator,) = wording.prompts([""], 10)
+    assert len(row) == 10 + len(separator)
+    assert row[10:] == separator
+    (target,) = wording.targets(["word " * 100], 8)
+    assert len(target) == 8
+    assert target[-1] == tokenizer.eos_token_id
+
+
+def test_batches_shift_the_decoder_by_its_start(tiny_folder_of):
+    ours = form("t5", tiny_folder_of)
+    rows = ours.tokenise(split())
+    assert isinstance(rows, TextRows)
+    batch = rows.batch(np.array([1, 0]), torch.device("cpu"))
+    first = rows.targets.row(1)
+    assert batch["decoder_input_ids"][0, : len(first)].tolist() == [0, *first[:-1].tolist()]
+    assert F.one_hot(batch["target_ids"], 600).shape[0] == int(batch["positions"].sum())
