@@ -1,7 +1,7 @@
-"""The one-number summary of GLUE that papers on parameter-efficient fine-tuning print."""
+"""The one-number summaries of GLUE and SuperGLUE that papers on parameter-efficient fine-tuning print."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 # One entry per task; a task with two scores counts once, by their mean. WNLI is left out, as the papers do.
 _TASKS: tuple[tuple[str, ...], ...] = (
@@ -13,6 +13,17 @@ _TASKS: tuple[tuple[str, ...], ...] = (
     ("mnli_matched", "mnli_mismatched"),
     ("qnli",),
     ("rte",),
+)
+
+_SUPERGLUE_TASKS: tuple[tuple[str, ...], ...] = (
+    ("boolq",),
+    ("cb_accuracy", "cb_macro_f1"),
+    ("copa",),
+    ("multirc_f1a", "multirc_exact_match"),
+    ("record_f1", "record_em"),
+    ("superglue_rte",),
+    ("wic",),
+    ("wsc",),
 )
 
 
@@ -30,14 +41,42 @@ def glue_average(scores: Mapping[str, float]) -> float | None:
 
     Returns None when a score is missing: an average over fewer tasks would not be comparable.
     """
-    if missing_scores(scores):
-        return None
-    return math.fsum(math.fsum(scores[key] for key in task) / len(task) for task in _TASKS) / len(_TASKS)
+    return _average(scores, _TASKS)
+
+
+def superglue_average(scores: Mapping[str, float]) -> float | None:
+    """Average SuperGLUE scores the way the benchmark does: the mean over its eight tasks of the mean of their metrics.
+
+    average = (boolq + (cb_accuracy + cb_macro_f1) / 2 + copa + (multirc_f1a + multirc_exact_match) / 2
+    + (record_f1 + record_em) / 2 + superglue_rte + wic + wsc) / 8.
+
+    BoolQ, COPA, RTE, WiC and WSC are accuracies; all on one scale (0 to 1, or 0 to 100).
+
+    Source: Wang et al., SuperGLUE, NeurIPS 2019, section 3.
+
+    Returns None when a score is missing: an average over fewer tasks would not be comparable.
+    """
+    return _average(scores, _SUPERGLUE_TASKS)
 
 
 def missing_scores(scores: Mapping[str, float]) -> tuple[str, ...]:
     """Name the scores `glue_average` needs and does not find; None, nan and infinity count as missing."""
-    return tuple(key for task in _TASKS for key in task if not _is_score(scores.get(key)))
+    return _missing(scores, _TASKS)
+
+
+def missing_superglue_scores(scores: Mapping[str, float]) -> tuple[str, ...]:
+    """Name the scores `superglue_average` needs and does not find; None, nan and infinity count as missing."""
+    return _missing(scores, _SUPERGLUE_TASKS)
+
+
+def _average(scores: Mapping[str, float], tasks: Sequence[tuple[str, ...]]) -> float | None:
+    if _missing(scores, tasks):
+        return None
+    return math.fsum(math.fsum(scores[key] for key in task) / len(task) for task in tasks) / len(tasks)
+
+
+def _missing(scores: Mapping[str, float], tasks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(key for task in tasks for key in task if not _is_score(scores.get(key)))
 
 
 def _is_score(value: float | None) -> bool:

@@ -1,8 +1,8 @@
-"""The GLUE average against the average column of published tables."""
+"""The averages of GLUE and SuperGLUE against the average column of published tables."""
 
 import pytest
 
-from peftbench.tasks.average import glue_average, missing_scores
+from peftbench.tasks.average import glue_average, missing_scores, missing_superglue_scores, superglue_average
 
 MNLI, QQP = ("mnli_matched", "mnli_mismatched"), ("qqp_accuracy", "qqp_f1")
 COLUMNS = (*MNLI, "sst2", "cola", *QQP, "qnli", "rte", "mrpc", "stsb")
@@ -68,3 +68,52 @@ def test_a_task_with_two_scores_counts_once():
     zeros = dict.fromkeys(COLUMNS, 0.0)
     weights = {key: glue_average(zeros | {key: 1.0}) for key in COLUMNS}
     assert weights == {key: 1 / 16 if key in MNLI + QQP else 1 / 8 for key in COLUMNS}
+
+
+SUPERGLUE_COLUMNS = (
+    "boolq", "cb_macro_f1", "cb_accuracy", "copa", "multirc_f1a", "multirc_exact_match", "record_f1", "record_em",
+    "superglue_rte", "wic", "wsc",
+)  # fmt: skip
+
+# The leaderboard as of 2022-02-09 as Vu et al., SPoT, ACL 2022, Table 5, quote it, in the order of SUPERGLUE_COLUMNS,
+# then its own score; last, Lester et al., 2021, Table 3, on the development sets.
+SUPERGLUE_TABLE = """
+ST-MoE-32B                  | 92.4 96.9 98.0  99.2 89.6 65.8 95.1 94.4 93.5  77.7  96.6 91.2
+Turing NLR v5               | 92.0 95.9 97.6  98.2 88.4 63.0 96.4 95.9 94.1  77.1  97.3 90.9
+ERNIE 3.0                   | 91.0 98.6 99.2  97.4 88.6 63.2 94.7 94.2 92.6  77.4  97.3 90.6
+T5 + UDG                    | 91.4 95.8 97.6  98.0 88.3 63.0 94.2 93.5 93.0  77.9  96.6 90.4
+DeBERTa / Turing NLR v4     | 90.3 95.7 97.6  98.4 88.2 63.7 94.5 94.1 93.2  77.5  95.9 90.3
+human baselines             | 89.0 95.8 98.9 100.0 81.8 51.9 91.7 91.3 93.6  80.0 100.0 89.8
+T5                          | 91.2 93.9 96.8  94.8 88.1 63.3 94.1 93.4 92.5  76.9  93.8 89.3
+frozen T5 1.1 + SPoT        | 91.1 95.8 97.6  95.6 87.9 61.9 93.3 92.4 92.9  75.8  93.8 89.2
+GPT-3 few-shot              | 76.4 52.0 75.6  92.0 75.4 30.5 91.1 90.2 69.0  49.4  80.1 71.8
+WARP few-shot               | 62.2 70.2 82.4  51.6  0.0  0.5 14.0 13.6 69.1  53.1  63.7 48.7
+CBoW                        | 62.2 49.0 71.2  51.6  0.0  0.5 14.0 13.6 49.7  53.1  65.1 44.5
+prompt tuning, mean of 5    | 91.1 99.0 99.3  98.8 88.7 65.7 93.4 92.7 92.6  76.2  95.8 90.5
+"""
+SUPERGLUE_PUBLISHED = {
+    name.strip(): [float(number) for number in numbers.split()]
+    for name, numbers in (line.split("|") for line in SUPERGLUE_TABLE.strip().splitlines())
+}
+SUPERGLUE_ROW = dict(zip(SUPERGLUE_COLUMNS, SUPERGLUE_PUBLISHED["T5"][:-1], strict=True))
+
+
+@pytest.mark.parametrize("row", SUPERGLUE_PUBLISHED)
+def test_published_superglue_scores_are_reproduced(row):
+    *scores, average = SUPERGLUE_PUBLISHED[row]
+    # Half a digit of the average and at most half a digit of its parts.
+    assert superglue_average(dict(zip(SUPERGLUE_COLUMNS, scores, strict=True))) == pytest.approx(average, abs=0.1)
+
+
+@pytest.mark.parametrize("key", SUPERGLUE_COLUMNS)
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_there_is_no_superglue_average_over_fewer_scores(key, value):
+    assert superglue_average(SUPERGLUE_ROW | {key: value}) is None
+    assert missing_superglue_scores(SUPERGLUE_ROW | {key: value}) == (key,)
+
+
+def test_a_superglue_task_counts_once():
+    zeros = dict.fromkeys(SUPERGLUE_COLUMNS, 0.0)
+    weights = {key: superglue_average(zeros | {key: 1.0}) for key in SUPERGLUE_COLUMNS}
+    halves = {key for key in SUPERGLUE_COLUMNS if key.startswith(("cb", "multirc", "record"))}
+    assert weights == {key: 1 / 16 if key in halves else 1 / 8 for key in SUPERGLUE_COLUMNS}

@@ -1,11 +1,13 @@
 """Submission files: names, labels, refusals, and that a failure leaves no half-written file."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from peftbench.tasks.base import Split
 from peftbench.tasks.submission import write_submission
 
 BINARY = ["0", "1"]
@@ -41,6 +43,11 @@ def test_similarities_are_clipped_and_have_three_decimals(tmp_path):
     assert written == ["0.000", "0.000", "2.346", "5.000", "5.000", "5.000"]
 
 
+def test_a_prediction_that_names_no_class_is_written_as_the_first(tmp_path):
+    path = write_submission(tmp_path, "rte", np.array([1, -1]))
+    assert path.read_text(encoding="utf-8").endswith("0\tnot_entailment\n1\tentailment\n")
+
+
 @pytest.mark.parametrize("values", [np.array([1, 0]), np.array([1.0, 0.0], dtype=np.float32), (1.0, 0), [True, False]])
 def test_any_kind_of_whole_number_is_a_label(tmp_path, values):
     assert (
@@ -55,7 +62,8 @@ def test_any_kind_of_whole_number_is_a_label(tmp_path, values):
     [
         ("rte", [0, 2], "rte, row 1: a label must be a whole number from 0 to 1, but is 2"),
         ("ax", [3], "ax, row 0: a label must be a whole number from 0 to 2, but is 3"),
-        ("ax", [-1], "ax, row 0: a label must be a whole number from 0 to 2, but is -1"),
+        ("ax", [-2], "ax, row 0: a label must be a whole number from 0 to 2, but is -2"),
+        ("ax", [-0.5], "ax, row 0: a label must be a whole number from 0 to 2, but is -0.5"),
         ("cola", [0.5], "cola, row 0: a label must be a whole number from 0 to 1, but is 0.5"),
         ("cola", [float("nan")], "cola, row 0: a label must be a whole number from 0 to 1, but is nan"),
         ("cola", [float("inf")], "cola, row 0: a label must be a whole number from 0 to 1, but is inf"),
@@ -66,7 +74,8 @@ def test_any_kind_of_whole_number_is_a_label(tmp_path, values):
         ("stsb", [10**400], f"stsb, row 0: prediction {10**400} cannot be read as a number"),
         ("qnli", [], "qnli: there are no predictions to write"),
         ("mnli", [0], "unknown test set 'mnli'; known test sets: cola, sst2, mrpc, stsb, qqp, mnli_matched, "
-         "mnli_mismatched, qnli, rte, wnli, ax"),
+         "mnli_mismatched, qnli, rte, wnli, ax, boolq, cb, copa, multirc, record, superglue_rte, wic, wsc, axb, axg"),
+        ("boolq", [0, 1], "boolq: a submission needs the idx of each of the 2 rows"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_refused_in_one_sentence_and_writes_nothing(tmp_path, set_name, predictions, message):
@@ -81,6 +90,57 @@ def test_the_folder_is_made_and_an_older_file_replaced(tmp_path):
     path = write_submission(folder, "wnli", [1])
     assert path.read_text(encoding="utf-8") == "index\tprediction\n0\t1\n"
     assert list(folder.iterdir()) == [path]
+
+
+def rows(idx):
+    return Split("test", ([""] * len(idx),), None, "", {"idx": idx})
+
+
+# What jiant's `super_glue_format_preds` and T5's evaluation script write.
+@pytest.mark.parametrize(
+    ("set_name", "file_name", "labels"),
+    [
+        ("boolq", "BoolQ.jsonl", ["false", "true"]),
+        ("cb", "CB.jsonl", ["entailment", "contradiction", "neutral"]),
+        ("copa", "COPA.jsonl", [0, 1]),
+        ("superglue_rte", "RTE.jsonl", ["entailment", "not_entailment"]),
+        ("wic", "WiC.jsonl", ["false", "true"]),
+        ("wsc", "WSC.jsonl", ["False", "True"]),
+        ("axb", "AX-b.jsonl", ["entailment", "not_entailment"]),
+        ("axg", "AX-g.jsonl", ["entailment", "not_entailment"]),
+    ],
+)
+def test_a_superglue_set_is_one_object_a_line_under_the_rows_own_idx(tmp_path, set_name, file_name, labels):
+    predictions = np.array([*range(len(labels)), -1])
+    path = write_submission(tmp_path, set_name, predictions, rows(list(range(7, 8 + len(labels)))))
+    assert path == tmp_path / file_name
+    expected = [{"idx": 7 + place, "label": label} for place, label in enumerate([*labels, labels[0]])]
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == expected
+
+
+def test_multirc_nests_answers_in_questions_in_paragraphs(tmp_path):
+    places = [(0, 0, 0), (0, 0, 1), (0, 1, 2), (1, 2, 3), (1, 2, 4)]
+    idx = [dict(zip(("paragraph", "question", "answer"), place, strict=True)) for place in places]
+    path = write_submission(tmp_path, "multirc", np.array([1, 0, -1, 0, 1]), rows(idx))
+    assert path.name == "MultiRC.jsonl"
+    assert path.read_text(encoding="utf-8") == (
+        '{"idx": 0, "passage": {"questions": [{"idx": 0, "answers": [{"idx": 0, "label": 1}, {"idx": 1, "label": 0}]},'
+        ' {"idx": 1, "answers": [{"idx": 2, "label": 0}]}]}}\n'
+        '{"idx": 1, "passage": {"questions": [{"idx": 2, "answers": [{"idx": 3, "label": 0},'
+        ' {"idx": 4, "label": 1}]}]}}\n'
+    )
+
+
+def test_record_writes_the_answer_under_the_querys_idx(tmp_path):
+    split = rows([{"passage": 3, "query": 10}, {"passage": 3, "query": 11}])
+    path = write_submission(tmp_path, "record", ["New York", "Caf\u00e9"], split)
+    assert path.name == "ReCoRD.jsonl"
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == [
+        {"idx": 10, "label": "New York"},
+        {"idx": 11, "label": "Caf\u00e9"},
+    ]
+    with pytest.raises(ValueError, match=r"^record, row 1: an answer must be a text, but is 1$"):
+        write_submission(tmp_path, "record", ["a", 1], split)
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
