@@ -58,6 +58,18 @@ class GenerationTask(TaskConfig):
     test: bool = True
 
 
+@dataclass(frozen=True)
+class LanguageModellingTask(TaskConfig):
+    """Language modelling on a corpus.
+
+    Attributes:
+        corpus: folder of its text. objective: `plain`, every token; `prefix`, those after a random prefix.
+    """
+
+    corpus: str = "wikitext2"
+    objective: Literal["plain", "prefix"] = "plain"
+
+
 TASK_CONFIGS: dict[str, type[TaskConfig]] = {"generate": GenerationTask}
 """Configuration classes by the task's kind, where it is not `TaskConfig`."""
 

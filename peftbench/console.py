@@ -169,13 +169,16 @@ def result_table(record: Mapping[str, Any]) -> Table:
     mark += " with RANDOM weights" if record["model"]["source"] == "random" else ""
     model = record["model"]["name"] + (" from " + record["model"]["folder"] if "folder" in record["model"] else "")
     table = Table(title=f"{record['task']} · {record['method']} · {model}{mark}", title_justify="left")
+    beside = _beside(record)
     table.add_column("what")
-    table.add_column("value", justify="right")
+    for name in ("value", *beside):
+        table.add_column(name, justify="right")
     selection = record["selection"]
     for split, metrics in record["metrics"].items():
         for name, value in metrics.items():
             chosen = (split, name) == (selection["split"], selection["metric"])
-            table.add_row(f"{split} {name}" + (" (selects)" if chosen else ""), f"{value:.4f}")
+            others = [_score(scores.get(split, {}).get(name, "")) for scores in beside.values()]
+            table.add_row(f"{split} {name}" + (" (selects)" if chosen else ""), _score(value), *others)
     if record["ranks"]:
         initial, final = (sum(record["ranks"][k].values()) for k in ("initial", "final"))
         table.add_row("ranks before → after", f"{initial} → {final}")
@@ -192,6 +195,22 @@ def result_table(record: Mapping[str, Any]) -> Table:
         table.add_row("seconds of training", f"{timing['train_s']:.1f} (no whole epoch)")
     table.add_row("checkpoint", f"{selection['rule']}, step {selection['step']}")
     return table
+
+
+def _beside(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Scores to read the result against, by the column's name: by split, by metric."""
+    found = {"untrained": record["untrained"]} if "untrained" in record else {}
+    baselines = record.get("baselines") or {}
+    for name in ("majority", "random"):
+        if any(baselines.values()):
+            found[name] = {split: scores[name] for split, scores in baselines.items() if scores}
+    return found
+
+
+def _score(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
+    return "not computed" if value is None else f"{value:.4f}"
 
 
 def stage_table(stages: Sequence[Mapping[str, Any]], kind: str) -> Table:
