@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -40,8 +41,12 @@ def baselines(spec: TaskSpec, train: Split, split: Split) -> dict[str, Scores] |
     scored = [score(spec, split, _as_predicted(split, drawn))[split.name] for drawn in draws]
     return {
         "majority": score(spec, split, _as_predicted(split, np.minimum(majority, counts - 1)))[split.name],
-        "random": {name: float(np.mean([found[name] for found in scored])) for name in scored[0]},
+        "random": {name: _mean([found[name] for found in scored]) for name in scored[0]},
     }
+
+
+def _mean(scores: list[float | None]) -> float:
+    return math.fsum(one for one in scores if one is not None) / len(scores)
 
 
 def _as_predicted(split: Split, places: np.ndarray) -> Predictions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,8 @@ def _extras(source: Source, spec: TaskSpec) -> tuple[dict[str, Split], list[str]
     found, notes = {}, []
     for extra in spec.extras:
         try:
-            found[extra.name] = load_split(source, extra, "test")
+            # Under its own name it is scored by its own metrics.
+            found[extra.name] = replace(load_split(source, extra, "test"), name=extra.name)
         except FileNotFoundError:
             notes.append(f"{extra.name}: not in this source, so not evaluated")
     return found, notes
