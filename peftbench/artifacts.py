@@ -30,8 +30,8 @@ def write_texts(folder: Path, rows: TokenisedSplits, mark: str = "") -> None:
 
 def write_predictions(folder: Path, data: TaskData, scorer: Scorer) -> None:
     """The hidden test sets' predictions in the benchmark's own files."""
-    for name in data.hidden:
-        write_submission(_apart(folder, "predictions", data.provenance["kind"]), name, list(scorer.predictions(name)))  # type: ignore[arg-type]
+    for name, split in data.hidden.items():
+        write_submission(_apart(folder, "predictions", data.provenance["kind"]), name, scorer.predictions(name), split)
 
 
 def _apart(folder: Path, name: str, kind: str) -> Path:

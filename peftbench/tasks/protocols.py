@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,11 +64,28 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
 
 
 def _limited(split: Split, rows: int) -> Split:
-    """A fixed random subset, in the split's order; an extra evaluation set's pairs stay together only by chance."""
+    """A fixed random subset, in the split's order; rows that are scored together stay together."""
     if len(split) <= rows:
         return split
-    chosen = np.random.default_rng(_SUBSET_SEED).permutation(len(split))[:rows]
-    return split.take(np.sort(chosen), split.name)
+    units = _units(split)
+    order = np.random.default_rng(_SUBSET_SEED).permutation(len(units))
+    sizes = np.cumsum([len(units[i]) for i in order])
+    kept = max(1, int(np.searchsorted(sizes, rows, side="right")))
+    return split.take(np.sort(_rows_of(units, order[:kept])), split.name)
+
+
+def _units(split: Split) -> list[list[int]]:
+    """Positions of the rows that belong together by the column `group`, in order of appearance; else each row alone."""
+    if "group" not in split.columns:
+        return [[row] for row in range(len(split))]
+    found: dict[Any, list[int]] = {}
+    for row, name in enumerate(split.columns["group"]):
+        found.setdefault(name, []).append(row)
+    return list(found.values())
+
+
+def _rows_of(units: list[list[int]], chosen: np.ndarray) -> np.ndarray:
+    return np.asarray([row for unit in chosen for row in units[unit]], dtype=np.int64)
 
 
 def memorization_rows(rows: int) -> np.ndarray:
@@ -94,11 +112,12 @@ def _sora_splits(spec: TaskSpec, train: Split, developed: dict[str, Split]) -> t
         return rest, {"validation": validation, "test": test}
     halves: dict[str, dict[str, Split]] = {"validation": {}, "test": {}}
     for name, split in developed.items():
-        order = _sora_permutation(len(split))
-        cut = len(split) // 2
-        for half, rows in (("validation", order[:cut]), ("test", order[cut:])):
+        units = _units(split)
+        order = _sora_permutation(len(units))
+        cut = len(units) // 2
+        for half, chosen in (("validation", order[:cut]), ("test", order[cut:])):
             new_name = name.replace("validation", half)
-            halves[half][new_name] = split.take(rows, new_name)
+            halves[half][new_name] = split.take(_rows_of(units, chosen), new_name)
     return train, halves["validation"] | halves["test"]
 
 
@@ -128,7 +147,8 @@ def _extras(source: Source, spec: TaskSpec) -> tuple[dict[str, Split], list[str]
     found, notes = {}, []
     for extra in spec.extras:
         try:
-            found[extra.name] = load_split(source, extra, "test")
+            # Under its own name it is scored by its own metrics.
+            found[extra.name] = replace(load_split(source, extra, "test"), name=extra.name)
         except FileNotFoundError:
             notes.append(f"{extra.name}: not in this source, so not evaluated")
     return found, notes

@@ -38,7 +38,7 @@ def torch_permutation(count) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(42)).tolist()
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task for task in TEXTS if task != "ax"])
 def test_glue_dev_trains_on_train_and_scores_the_official_dev_sets(tmp_path, task):
     data = load(write_task(tmp_path, task), task)
     assert lines(data.train) == official(task, "train", 40)

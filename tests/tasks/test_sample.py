@@ -36,8 +36,8 @@ def digest(task: str, split: str) -> str:
     return hashlib.sha256(json.dumps(sample_split(task, split)).encode()).hexdigest()
 
 
-def test_tasks_are_those_of_glue():
-    assert set(SAMPLE_TASKS) == set(TEXTS)
+def test_every_task_of_glue_has_a_sample():
+    assert set(TEXTS) <= set(SAMPLE_TASKS)
 
 
 @pytest.mark.parametrize(("task", "split"), EVERY_SPLIT)
@@ -74,7 +74,7 @@ def test_calls_do_not_share_lists():
     assert 99 not in sample_split("sst2", "train")["label"]
 
 
-@pytest.mark.parametrize("task", [task for task in SAMPLE_TASKS if task not in ("stsb", "ax")])
+@pytest.mark.parametrize("task", [task for task in TEXTS if task not in ("stsb", "ax")])
 def test_train_labels_are_in_range_and_balanced(task):
     labels = Counter(sample_split(task, "train")["label"])
     size = sum(labels.values())
@@ -98,13 +98,13 @@ def test_test_labels_are_hidden_but_for_mrpc(task, split):
     assert labels == ({0, 1} if task == "mrpc" else {-1.0} if task == "stsb" else {-1})
 
 
-@pytest.mark.parametrize("task", SAMPLE_TASKS)
+@pytest.mark.parametrize("task", TEXTS)
 def test_no_row_is_repeated_within_or_across_splits(task):
     rows = [row for split in SPLITS[task] for row in rows_of(task, split)]
     assert len(set(rows)) == len(rows)
 
 
-@pytest.mark.parametrize("task", [task for task in SAMPLE_TASKS if len(TEXTS[task]) == 2])
+@pytest.mark.parametrize("task", [task for task in TEXTS if len(TEXTS[task]) == 2])
 def test_no_pair_repeats_one_text(task):
     assert all(one != two for split in SPLITS[task] for one, two in rows_of(task, split))
 

@@ -1,42 +1,27 @@
-"""Built-in sample data in the columns of the hub's GLUE, so that experiments run without a network.
+"""Built-in sample data in the columns of the hub's GLUE and SuperGLUE, so that experiments run without a network.
 
 The sentences are invented and the labels follow from how they were built, so none is noise. They are made
 to be learnable from two thousand rows but not by counting shared words. Scores on them say whether a method
-trains, not how it compares with published GLUE results.
+trains, not how it compares with published results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 
 from peftbench.tasks.sample.answers import qnli
+from peftbench.tasks.sample.causes import copa
+from peftbench.tasks.sample.commitment import cb
 from peftbench.tasks.sample.draw import Draw
 from peftbench.tasks.sample.grammar import cola
-from peftbench.tasks.sample.inference import ax, mnli, rte
+from peftbench.tasks.sample.inference import ax, axb, mnli, rte, superglue_rte
 from peftbench.tasks.sample.pairs import mrpc, stsb
-from peftbench.tasks.sample.pronouns import wnli
+from peftbench.tasks.sample.pronouns import axg, wnli, wsc
 from peftbench.tasks.sample.questions import qqp
+from peftbench.tasks.sample.reading import boolq, multirc, number_answers, number_queries, record
 from peftbench.tasks.sample.reviews import sst2
-
-Row = dict[str, str | int | float]
-
-_SHORTEST, _LONGEST = 8, 30
-
-
-def _sizes(train: int = 2000, held_out: int = 400) -> dict[str, int]:
-    return {"train": train, "validation": held_out, "test": held_out}
-
-
-@dataclass(frozen=True)
-class _Task:
-    """How to make a task's rows, how many each split has, and the label its test rows show."""
-
-    make_row: Callable[[Draw, str], Row]
-    sizes: dict[str, int] = field(default_factory=_sizes)
-    hidden_label: int | float | None = -1
-
+from peftbench.tasks.sample.senses import wic
+from peftbench.tasks.sample.task import Row, SampleTask, sizes
 
 _MNLI_SIZES = {
     "train": 2000,
@@ -46,17 +31,28 @@ _MNLI_SIZES = {
     "test_mismatched": 400,
 }
 _TASKS = {
-    "cola": _Task(cola),
-    "sst2": _Task(sst2),
+    "cola": SampleTask(cola),
+    "sst2": SampleTask(sst2),
     # The hub publishes MRPC's test labels, and only those.
-    "mrpc": _Task(mrpc, hidden_label=None),
-    "stsb": _Task(stsb, hidden_label=-1.0),
-    "qqp": _Task(qqp),
-    "mnli": _Task(mnli, _MNLI_SIZES),
-    "qnli": _Task(qnli),
-    "rte": _Task(rte),
-    "wnli": _Task(wnli, _sizes(train=400, held_out=80)),
-    "ax": _Task(ax, {"test": 400}),
+    "mrpc": SampleTask(mrpc, hidden=None),
+    "stsb": SampleTask(stsb, hidden={"label": -1.0}),
+    "qqp": SampleTask(qqp),
+    "mnli": SampleTask(mnli, _MNLI_SIZES),
+    "qnli": SampleTask(qnli),
+    "rte": SampleTask(rte),
+    "wnli": SampleTask(wnli, sizes(train=400, held_out=80)),
+    "ax": SampleTask(ax, {"test": 400}),
+    "boolq": SampleTask(boolq, words=(5, 100)),
+    "cb": SampleTask(cb, sizes(train=500, held_out=200), words=(8, 60)),
+    "copa": SampleTask(copa, words=(1, 30)),
+    "multirc": SampleTask(multirc, words=(1, 120), number=number_answers),
+    "record": SampleTask(record, words=(5, 150), hidden={"answers": []}, number=number_queries),
+    "superglue_rte": SampleTask(superglue_rte, words=(8, 60)),
+    "wic": SampleTask(wic, words=(1, 30)),
+    "wsc": SampleTask(wsc, words=(1, 30)),
+    # The labels of the diagnostic sets are public, on the hub too.
+    "axb": SampleTask(axb, {"test": 400}, hidden=None),
+    "axg": SampleTask(axg, {"test": 400}, words=(4, 30), hidden=None),
 }
 
 SAMPLE_TASKS: tuple[str, ...] = tuple(_TASKS)
@@ -84,7 +80,7 @@ def sample_split(task: str, split: str) -> dict[str, list]:
         raise KeyError(f"sample task {task!r} has no split {split!r}; known splits: {', '.join(splits)}")
     rows = _splits_of(task)[split]
     columns: dict[str, list] = {column: [row[column] for row in rows] for column in rows[0]}
-    return {**columns, "idx": list(range(len(rows)))}
+    return {**columns, "idx": _TASKS[task].number(rows)}
 
 
 @cache
@@ -95,22 +91,25 @@ def _splits_of(task: str) -> dict[str, list[Row]]:
     return {split: _make_rows(spec, f"{task}/{split}", split, count, seen) for split, count in spec.sizes.items()}
 
 
-def _make_rows(spec: _Task, seed: str, split: str, count: int, seen: set[tuple[str, ...]]) -> list[Row]:
+def _make_rows(spec: SampleTask, seed: str, split: str, count: int, seen: set[tuple[str, ...]]) -> list[Row]:
     draw = Draw(seed)
     rows: list[Row] = []
     while len(rows) < count:
-        row = spec.make_row(draw, split)
-        texts = tuple(value for value in row.values() if isinstance(value, str))
-        if texts in seen or not _presentable(texts):
+        made = spec.make(draw, split)
+        block = made if isinstance(made, list) else [made]
+        texts = [tuple(value for value in row.values() if isinstance(value, str)) for row in block]
+        fresh = seen.isdisjoint(texts) and len(set(texts)) == len(texts)
+        if not fresh or not all(_presentable(row, spec.words) for row in texts):
             continue
-        seen.add(texts)
-        rows.append(row)
-    if split.startswith("test") and spec.hidden_label is not None:
-        return [{**row, "label": spec.hidden_label} for row in rows]
+        seen.update(texts)
+        rows += block
+    if split.startswith("test") and spec.hidden is not None:
+        return [{**row, **spec.hidden} for row in rows]
     return rows
 
 
-def _presentable(texts: tuple[str, ...]) -> bool:
-    """Tell whether every text has a natural length and a pair does not repeat one text."""
-    lengths_fit = all(_SHORTEST <= len(text.split()) <= _LONGEST for text in texts)
+def _presentable(texts: tuple[str, ...], words: tuple[int, int]) -> bool:
+    """Tell whether every text has a natural length and a row does not repeat one text."""
+    shortest, longest = words
+    lengths_fit = all(shortest <= len(text.split()) <= longest for text in texts)
     return lengths_fit and len(set(texts)) == len(texts)

@@ -133,3 +133,19 @@ def rte(draw: Draw, split: str) -> dict:
         "sentence2": _tell(draw, NEWS, claim),
         "label": int(not entailed),
     }
+
+
+def superglue_rte(draw: Draw, split: str) -> dict:
+    """Return a pair like RTE's, in SuperGLUE's columns."""
+    row = rte(draw, split)
+    return {"premise": row["sentence1"], "hypothesis": row["sentence2"], "label": row["label"]}
+
+
+def axb(draw: Draw, split: str) -> dict:
+    """Return a pair like AX's, with two classes."""
+    row = ax(draw, split)
+    return {
+        "sentence1": row["premise"],
+        "sentence2": row["hypothesis"],
+        "label": int(row["label"] != _ENTAILMENT),
+    }

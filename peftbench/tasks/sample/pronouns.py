@@ -1,10 +1,10 @@
-"""WNLI-like pairs: a sentence with an ambiguous pronoun, and a reading of it."""
+"""WNLI, WSC and AX-g: sentences with an ambiguous pronoun, and readings of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peftbench.tasks.sample.draw import Draw, lines, words
+from peftbench.tasks.sample.draw import Draw, capitalised, lines, words
 from peftbench.tasks.sample.vocabulary import NEWS
 
 
@@ -61,3 +61,43 @@ def wnli(draw: Draw, split: str) -> dict:
         "sentence2": f"{named} {ending}.".format(**slots),
         "label": int(entailed),
     }
+
+
+def _told(schema: _Schema, pronoun: str, referent: int, slots: dict[str, str]) -> str:
+    ending = (schema.first_ending, schema.second_ending)[referent]
+    return f"{schema.stem} {pronoun} {ending}.".format(**slots)
+
+
+def wsc(draw: Draw, split: str) -> dict:
+    """Return a sentence, one of its two people and its pronoun with the numbers of their first words."""
+    firsts, pronoun = draw.pick(((NEWS.men, "he"), (NEWS.women, "she")))
+    names = [
+        f"{first} {last}" for first, last in zip(draw.distinct(firsts, 2), draw.distinct(NEWS.surnames, 2), strict=True)
+    ]
+    schema, referent, named = draw.pick(_SCHEMAS), draw.below(2), draw.below(2)
+    slots = {"a": names[0], "b": names[1], "t": draw.pick(_OBJECTS), "p": draw.pick(_PLACES)}
+    text = _told(schema, pronoun, referent, slots)
+    return {
+        "text": text,
+        "span1_index": len(text[: text.index(names[named])].split()),
+        "span2_index": len(schema.stem.format(**slots).split()),
+        "span1_text": names[named],
+        "span2_text": pronoun,
+        "label": int(named == referent),
+    }
+
+
+def axg(draw: Draw, split: str) -> list[dict]:
+    """Return a pair alike but for the pronoun: a sentence about two occupations, and a reading of it."""
+    one, two = (job[0] for job in draw.distinct(NEWS.jobs, 2))
+    schema, referent, named = draw.pick(_SCHEMAS), draw.below(2), draw.below(2)
+    slots = {"a": f"the {one}", "b": f"the {two}", "t": draw.pick(_OBJECTS), "p": draw.pick(_PLACES)}
+    reading = _told(schema, f"the {(one, two)[named]}", referent, slots)[len(schema.stem.format(**slots)) + 1 :]
+    return [
+        {
+            "premise": capitalised(_told(schema, pronoun, referent, slots)),
+            "hypothesis": capitalised(reading),
+            "label": int(named != referent),
+        }
+        for pronoun in ("he", "she")
+    ]
