@@ -41,6 +41,7 @@ from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
 from peftbench.scoring import NO_RANK, Scorer, largest_difference, suspicions
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
+from peftbench.tasks.baselines import baselines
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured, task_spec
 from peftbench.tasks.scores import implementations
@@ -315,6 +316,9 @@ class Run:
         self.record |= {
             "metrics": metrics,
             "metric_versions": implementations(self.spec),
+            "baselines": {
+                name: baselines(self.spec, self.data.train, rows) for name, rows in self.data.evaluations.items()
+            },
             "selection": {
                 "rule": self.plans[-1].selection, "split": split, "metric": metric,
                 "step": selected.step, "stage": self.plans[-1].name, "value": selected.value,
