@@ -13,7 +13,7 @@ from typing import Any, Literal
 from peftbench.sparsity import Sparsity
 from peftbench.strict import bounded
 
-Protocol = Literal["glue_dev", "sora"]
+Protocol = Literal["glue_dev", "sora", "official"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class TaskConfig:
 
     Attributes:
         max_length: tokens per input.
-        protocol: `glue_dev`, the official development set; `sora`, the SoRA code's split of it.
+        protocol: `glue_dev`, the official development set; `sora`, the SoRA code's split of it; `official`, of a task
+            whose test set is public, the release's own splits.
         selection_metric: the metric that selects a checkpoint; null: the protocol's own.
         selection_split: the split it is measured on; null: the first (MNLI has two).
         form: `head`, classes from a task head; `text`, text in and text out by the language model's own projection;
@@ -70,7 +71,7 @@ class LanguageModellingTask(TaskConfig):
     objective: Literal["plain", "prefix"] = "plain"
 
 
-TASK_CONFIGS: dict[str, type[TaskConfig]] = {"generate": GenerationTask}
+TASK_CONFIGS: dict[str, type[TaskConfig]] = {"generate": GenerationTask, "lm": LanguageModellingTask}
 """Configuration classes by the task's kind, where it is not `TaskConfig`."""
 
 

@@ -41,9 +41,9 @@ from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
 from peftbench.scoring import NO_RANK, Scorer, largest_difference, suspicions
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
-from peftbench.tasks.metrics import describe
 from peftbench.tasks.protocols import load_task
-from peftbench.tasks.registry import task_spec
+from peftbench.tasks.registry import configured, task_spec
+from peftbench.tasks.scores import implementations
 from peftbench.training.checkpoint import (
     delete_checkpoint,
     load_checkpoint,
@@ -68,7 +68,7 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
     """
     began = time.perf_counter()
     check_machine(config)
-    spec, form = task_spec(config.task.name), form_class(config)
+    spec, form = configured(config.task), form_class(config)
     data = load_task(spec, config.task, config.data, submission=config.trainer.predictions)
     weights = origin(config.model)
     folder = _folder(config, data, weights, form)
@@ -314,7 +314,7 @@ class Run:
             write_merged(self.folder.path, self.model, self.rows.form)
         self.record |= {
             "metrics": metrics,
-            "metric_versions": describe(self.spec.metrics),
+            "metric_versions": implementations(self.spec),
             "selection": {
                 "rule": self.plans[-1].selection, "split": split, "metric": metric,
                 "step": selected.step, "stage": self.plans[-1].name, "value": selected.value,

@@ -21,7 +21,7 @@ from peftbench.errors import HubUnreachableError
 from peftbench.forms.registry import form_class
 from peftbench.stages import plan_stages
 from peftbench.tasks.protocols import load_task
-from peftbench.tasks.registry import task_spec
+from peftbench.tasks.registry import configured, task_spec
 from peftbench.training.schedule import lr_factor
 
 _MB = 1e6
@@ -47,7 +47,7 @@ def show(config: RunConfig) -> None:
 
 def _training_rows(config: RunConfig) -> tuple[int, str]:
     """Rows of the training split; the official release's where the data cannot be read from here."""
-    spec = task_spec(config.task.name)
+    spec = configured(config.task)
     try:
         data = load_task(spec, config.task, config.data)
         return len(data.train), data_line(data.provenance)

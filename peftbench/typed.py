@@ -12,6 +12,7 @@ from peftbench.config import OPTIMIZERS, TASK_CONFIGS, DataConfig, ModelConfig, 
 from peftbench.errors import ConfigurationError
 from peftbench.sparsity import SCHEDULES, Stages
 from peftbench.strict import build, did_you_mean
+from peftbench.tasks.base import LIKELIHOOD
 from peftbench.tasks.registry import task_spec
 
 _TOP_LEVEL = (
@@ -36,7 +37,7 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
     parts = {}
     for section, cls in _section_classes(raw).items():
         parts[section] = build(cls, raw[section], section, _file(section, choices))
-    _check_selection(parts["task"])
+    _check_task(parts["task"])
     _folder_name("model.name", parts["model"].name)
     method_name, method = _method(raw["method"], _file("method", choices))
     parts["model"] = _base(parts["model"], method_name, method.capabilities.quantised_base)
@@ -122,14 +123,28 @@ def _folder_name(key: str, name: Any) -> None:
         raise ConfigurationError(f"{key}: {name!r} is not a name of letters, digits, '-', '_' and '.', a letter first")
 
 
-def _check_selection(task: TaskConfig) -> None:
+def _check_task(task: TaskConfig) -> None:
+    """What selects is a metric of the task's, and the protocol is one for its kind."""
     spec = task_spec(task.name)
-    if task.selection_metric is not None and task.selection_metric not in spec.metrics:
-        near = did_you_mean(task.selection_metric, spec.metrics)
+    writes = spec.kind in ("generate", "lm")
+    if writes != (task.protocol == "official"):
+        fitting = "official" if writes else "glue_dev or sora"
+        raise ConfigurationError(f"task.protocol={task.protocol}: {task.name} takes {fitting} ({_OWN_SPLITS[writes]})")
+    known = (*(LIKELIHOOD if writes else ()), *spec.metrics)
+    if task.selection_metric is not None and task.selection_metric not in known:
+        near = did_you_mean(task.selection_metric, known)
         raise ConfigurationError(
             f"task.selection_metric: {task.selection_metric!r} is not a metric of {task.name}{near}"
-            f" (its metrics: {', '.join(spec.metrics)})"
+            f" (its metrics: {', '.join(known)})"
         )
+    if task.selection_metric in ("perplexity", "ter", "meteor"):
+        raise ConfigurationError(
+            f"task.selection_metric={task.selection_metric}: what selects grows with quality and is known everywhere;"
+            " take log_likelihood or bleu"
+        )
+
+
+_OWN_SPLITS = {True: "its test set is public", False: "its test labels are hidden"}
 
 
 def _method(values: Mapping[str, Any], source: str) -> tuple[str, Any]:

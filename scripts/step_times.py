@@ -32,7 +32,9 @@ class Stepper:
         config = compose_run([f"method={name}", "preset=none"])
         backbone = load_backbone(config.model, 2, seed=0)
         self.model = backbone.model.train()
-        self.attachment, groups = attach(config, self.model, "minilm", STEPS, config.task.max_length, backbone.tokenizer)
+        self.attachment, groups = attach(
+            config, self.model, "minilm", STEPS, config.task.max_length, backbone.tokenizer
+        )
         self.optimizers = Optimizers(groups, config.optimizer, config.lr)
         self.taken = 0
 

@@ -17,9 +17,6 @@ from peftbench.forms.text_rows import TextRows, Wording
 from peftbench.tasks.base import TaskSpec
 from peftbench.training.batching import Rows, evaluation_plan
 
-LIKELIHOOD = ("log_likelihood", "perplexity")
-"""What is known without a text being written."""
-
 
 class Likelihood(Form):
     """Target tokens by the language model's own projection.

@@ -11,9 +11,9 @@ from torch import nn
 
 from peftbench.config import GenerationTask, TaskConfig
 from peftbench.forms.decoding import Decoding, generate
-from peftbench.forms.likelihood import LIKELIHOOD, Likelihood, likelihood
+from peftbench.forms.likelihood import Likelihood, likelihood
 from peftbench.forms.text_rows import TextRows
-from peftbench.tasks.base import Predictions, Split, TaskSpec
+from peftbench.tasks.base import LIKELIHOOD, Predictions, Split, TaskSpec
 from peftbench.tasks.scores import Scores, score
 from peftbench.training.batching import Rows
 

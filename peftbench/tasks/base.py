@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +14,10 @@ Kind = Literal["classify", "choose", "spans", "generate", "lm"]
 Columns = dict[str, list]
 Predictions = np.ndarray | list[str]
 """One per row: classes (-1 where a text named none) or numbers, shape (N,); or texts."""
+
+
+LIKELIHOOD = ("log_likelihood", "perplexity")
+"""Metrics of a language model's references: mean nats per target token, and exp of their negative."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class TaskSpec:
         text: the task as text in, text out; None where it has no such form.
         subset: column by whose values a split is also scored in parts.
         folder: where in the suite its files are, and its name on the hub; None: `name`.
+        convention: by whose scripts its texts are scored, see `peftbench.tasks.text_metrics`.
+        variant: the task as its configuration wants it (a release, a corpus); None: there is one.
     """
 
     name: str
@@ -92,6 +98,8 @@ class TaskSpec:
     text: TextFormat | None = None
     subset: str | None = None
     folder: str | None = None
+    convention: Literal["e2e", "webnlg"] | None = None
+    variant: Callable[[Any], TaskSpec] | None = None
 
     @property
     def is_regression(self) -> bool:
@@ -108,7 +116,12 @@ class TaskSpec:
         return next((extra.metrics for extra in self.extras if split == extra.name), self.metrics)
 
     def selection_metric(self, protocol: str) -> str:
-        """The metric that selects a checkpoint under `protocol`."""
+        """The metric that selects a checkpoint under `protocol`: of written texts the likelihood of their references.
+
+        It is known without a text being written, which takes many times longer.
+        """
+        if self.kind in ("generate", "lm"):
+            return LIKELIHOOD[0]
         return (protocol == "sora" and self.sora_selection_metric) or self.metrics[0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peftbench.errors import ConfigurationError
 from peftbench.strict import did_you_mean
 from peftbench.tasks.base import TaskSpec
@@ -23,3 +25,9 @@ def task_spec(name: str) -> TaskSpec:
             f"task.name: {name!r} is not a task{did_you_mean(str(name), TASKS)} (known: {', '.join(TASKS)})"
         )
     return TASKS[name]
+
+
+def configured(task: Any) -> TaskSpec:
+    """The specification that a task's configuration describes, its release or corpus chosen."""
+    spec = task_spec(task.name)
+    return spec if spec.variant is None else spec.variant(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from peftbench.tasks.base import Predictions, Split, TaskSpec
-from peftbench.tasks.metrics import compute_metrics
+from peftbench.tasks.metrics import compute_metrics, describe
 
 Scores = dict[str, float | None]
 
@@ -28,5 +28,18 @@ def score(spec: TaskSpec, split: Split, predictions: Predictions) -> dict[str, S
     return found
 
 
+def implementations(spec: TaskSpec) -> dict[str, str]:
+    """Which implementation, and which version of it, gives each of the task's metrics."""
+    if spec.convention is not None:
+        from peftbench.tasks.text_metrics import describe_text_metrics
+
+        return describe_text_metrics(spec.metrics, spec.convention)
+    return describe(spec.metrics)
+
+
 def _scores(spec: TaskSpec, split: Split, predictions: Predictions) -> Scores:
+    if spec.convention is not None:
+        from peftbench.tasks.text_metrics import compute_text_metrics
+
+        return compute_text_metrics(spec.metrics, list(predictions), split.columns["references"], spec.convention)
     return dict(compute_metrics(spec.metrics_of(split.name), predictions, split.labels, split.columns))

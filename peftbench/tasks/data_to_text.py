@@ -1,0 +1,79 @@
+"""Meaning representations and triples as lines of text, and their references."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from peftbench.tasks.base import Columns, Parsed, Split, TextFormat
+
+_SLOT = re.compile(r"\s*([^,\[\]]+?)\[([^\]]*)\]")
+_E2E_NAMES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
+"""Attributes as Prefix-Tuning's and LoRA's E2E files name them; the others keep their names."""
+
+
+def e2e_source(representation: str) -> str:
+    """`name : Blue Spice | Type : coffee shop | area : city centre`, as Prefix-Tuning's and LoRA's files have it.
+
+    Values stay as the release has them; those files also put spaces around punctuation inside them.
+
+    Raises:
+        ValueError: it is not a list of `attribute[value]`.
+    """
+    slots = _SLOT.findall(representation)
+    if not slots:
+        raise ValueError(f"{representation!r} is not a meaning representation such as 'name[Cotto], food[Thai]'")
+    return " | ".join(f"{_E2E_NAMES.get(name, name)} : {value}" for name, value in slots)
+
+
+def e2e_rows(columns: Columns, training: bool) -> Parsed:
+    """E2E's rows: to train on, every pair; to be scored, every distinct representation with all its references."""
+    sources = [e2e_source(text) for text in columns["meaning_representation"]]
+    return grouped(sources, [[text] for text in columns["human_reference"]], training)
+
+
+def text_rows(columns: Columns, training: bool) -> Parsed:
+    """A corpus: the texts that hold more than spaces."""
+    return Parsed(([text for text in columns["text"] if text.strip()],), None)
+
+
+def grouped(sources: list[str], references: list[list[str]], training: bool, **columns: list) -> Parsed:
+    """Rows as they are for training, one per reference; otherwise one per distinct source, in order.
+
+    Args:
+        sources: linearised inputs, N.
+        references: of each its texts.
+        training: which of the two.
+        columns: other values of the N inputs; of equal sources the first one's count.
+    """
+    if training:
+        rows = [(i, text) for i, texts in enumerate(references) for text in texts]
+        kept = {key: [values[i] for i, _ in rows] for key, values in columns.items()}
+        return Parsed(([sources[i] for i, _ in rows],), None, {"references": [[text] for _, text in rows], **kept})
+    first: dict[str, int] = {}
+    found: dict[str, list[str]] = {}
+    for i, (source, texts) in enumerate(zip(sources, references, strict=True)):
+        first.setdefault(source, i)
+        found.setdefault(source, []).extend(texts)
+    kept = {key: [values[i] for i in first.values()] for key, values in columns.items()}
+    return Parsed((list(found),), None, {"references": list(found.values()), **kept})
+
+
+def _sources(split: Split) -> list[str]:
+    return split.texts[0]
+
+
+def _pairs(split: Split) -> tuple[np.ndarray, list[str]]:
+    references = split.columns["references"]
+    row_of = np.repeat(np.arange(len(references)), [len(texts) for texts in references])
+    return row_of, [text for texts in references for text in texts]
+
+
+def _read(texts: list[str], split: Split) -> list[str]:
+    """A text ends at a blank line, as LoRA's decoding ends at the token of two line breaks."""
+    return [re.split(r"\n\s*\n", text.strip())[0].strip() for text in texts]
+
+
+DATA_TO_TEXT = TextFormat(_sources, _pairs, _read)
+"""The source's line in, one sentence or several out."""
