@@ -50,7 +50,7 @@ class Text(Likelihood):
         return task.max_length + 1 + target if causal else max(task.max_length, target)
 
     def tokenise(self, split: Split) -> Rows:
-        """Sources cut to `max_length`; of a split that has targets also its examples: one per row where it is to write."""
+        """Sources cut to `max_length`, and the examples of a split that has targets."""
         prompts = self.wording.prompts(self.format.sources(split), self.task.max_length)
         row_of, targets = np.zeros(0, np.int64), []
         if split.labels is not None or not self.spec.labels:
