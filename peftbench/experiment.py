@@ -38,13 +38,11 @@ from peftbench.errors import PeftbenchError, RunError
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
 from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
-from peftbench.scoring import NO_RANK, Scorer, largest_difference, suspicions
+from peftbench.scoring import NO_RANK, Scorer, largest_difference
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
-from peftbench.tasks.baselines import baselines
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured, task_spec
-from peftbench.tasks.scores import implementations
 from peftbench.training.checkpoint import (
     delete_checkpoint,
     load_checkpoint,
@@ -300,10 +298,9 @@ class Run:
         limit = 0.1 if halved else 1e-3
         if not difference <= limit:
             raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
-        metrics, predictions = {}, {}
-        for name in self.data.evaluations:
-            scores, predictions[name] = self.scorer.result(name, numbers if name == split else None)
-            metrics |= scores
+        found = self.scorer.results(self.spec, self.data, {split: numbers})
+        if final_ranks is not None and not any(final_ranks.values()):
+            found["flags"].append(NO_RANK)
         self.attachment.export(self.folder.adapter)
         if analysis := self.attachment.analysis():
             write_text(self.folder.path / "analysis.json", json.dumps(analysis, indent=1) + "\n")
@@ -313,19 +310,13 @@ class Run:
         if self.config.trainer.merge:  # Last of all: nothing is left of the method's modules afterwards.
             self.attachment.merge()
             write_merged(self.folder.path, self.model, self.rows.form)
-        self.record |= {
-            "metrics": metrics,
-            "metric_versions": implementations(self.spec),
-            "baselines": {
-                name: baselines(self.spec, self.data.train, rows) for name, rows in self.data.evaluations.items()
-            },
+        self.record |= found | {
             "selection": {
                 "rule": self.plans[-1].selection, "split": split, "metric": metric,
                 "step": selected.step, "stage": self.plans[-1].name, "value": selected.value,
             },
-            "objective": metrics[split][metric],
+            "objective": found["metrics"][split][metric],
             "parameters": dataclasses.asdict(final),
             "ranks": None if final_ranks is None else {"initial": self.initial_ranks, "final": final_ranks},
             "checks": {"finalize_max_logit_difference": difference},
-            "flags": suspicions(predictions) + ([] if final_ranks is None or any(final_ranks.values()) else [NO_RANK]),
         }  # fmt: skip

@@ -86,6 +86,10 @@ class Form(ABC):
         """All metrics of a labelled split, and of its subsets, by name."""
         return score(self.spec, split, predictions)
 
+    def illegal(self) -> dict[str, int]:
+        """Of the written texts how many say nothing that the task can read, by split; empty where none are written."""
+        return {}
+
     def lines(self, split: Split, texts: list[str]) -> str:
         """What was written for a split, as JSON lines."""
         raise NotImplementedError

@@ -80,6 +80,13 @@ class Text(Likelihood):
             found[split.name] |= likelihood(rows, numbers)
         return found
 
+    def illegal(self) -> dict[str, int]:
+        """How many texts are none of the task's answers (Lester et al., 2021, §3.2 on models that never emit one)."""
+        legal = self.format.legal
+        if legal is None:
+            return {}
+        return {split: sum(not legal(text) for text in texts) for split, texts in self.written.items()}
+
     def lines(self, split: Split, texts: list[str]) -> str:
         """Source, output and references of every row, as JSON lines."""
         sources = self.format.sources(split)
