@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from omegaconf import OmegaConf
 
-from peftbench.artifacts import write_merged, write_predictions, write_texts
+from peftbench.artifacts import write_analysis, write_merged, write_predictions, write_texts
 from peftbench.assembly import (
     DROPOUT,
     HEAD,
@@ -108,15 +108,15 @@ def _assemble(config: RunConfig, spec: TaskSpec, form_class: type[Form], data: T
     accelerator = make_accelerator(config)
     backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD), form_class.head)
     model = backbone.model.to(accelerator.device)
+    meter = Meter(accelerator.device)
     form = form_class(spec, config.task, model, backbone.tokenizer)
-    form.accelerator, form.batch_size = accelerator, config.trainer.eval_batch_size
-    form.meter = Meter(accelerator.device)
+    form.ready(accelerator, config.trainer.eval_batch_size, meter)
     tokenised = TokenisedSplits(data, form)
     plans = plan_stages(config, len(tokenised["train"]))
     memory = backbone_megabytes(model)
     length, steps = form.positions(config.task, is_decoder(model)), plans[0].total_steps
     attachment, groups = attach(config, model, backbone.identity, steps, length, backbone.tokenizer)
-    loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, form.meter)
+    loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, meter)
     return Run(config, spec, data, folder, backbone.origin, *loaded)
 
 
@@ -202,9 +202,7 @@ class Run:
         if self.config.trainer.score_untrained:
             file = self.folder.path / "untrained.json"
             if not file.is_file():
-                scores = {}
-                for name in self.data.evaluations:
-                    scores |= self.scorer.result(name)[0]
+                scores = self.scorer.results(self.spec, self.data, {})["metrics"]
                 write_texts(self.folder.path, self.rows, "untrained-")
                 write_text(file, json.dumps(scores, indent=1) + "\n")
             self.record["untrained"] = json.loads(file.read_text(encoding="utf-8"))
@@ -302,8 +300,7 @@ class Run:
         if final_ranks is not None and not any(final_ranks.values()):
             found["flags"].append(NO_RANK)
         self.attachment.export(self.folder.adapter)
-        if analysis := self.attachment.analysis():
-            write_text(self.folder.path / "analysis.json", json.dumps(analysis, indent=1) + "\n")
+        write_analysis(self.folder.path, self.attachment)
         write_texts(self.folder.path, self.rows)
         if self.config.trainer.predictions:
             write_predictions(self.folder.path, self.data, self.scorer)

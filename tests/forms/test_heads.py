@@ -41,7 +41,7 @@ def made(form, spec, family, tiny_folder_of, length=32):
     folder = tiny_folder_of(family)
     backbone = load_backbone(ModelConfig("tiny", "tiny", path=str(folder)), spec.num_outputs, 0, form.head)
     found = form(spec, TaskConfig("made_up", max_length=length), backbone.model.eval(), backbone.tokenizer)
-    found.accelerator, found.batch_size, found.meter = Accelerator(cpu=True), 2, Meter(CPU)
+    found.ready(Accelerator(cpu=True), 2, Meter(CPU))
     return found
 
 
