@@ -71,8 +71,26 @@ class LanguageModellingTask(TaskConfig):
     objective: Literal["plain", "prefix"] = "plain"
 
 
-TASK_CONFIGS: dict[str, type[TaskConfig]] = {"generate": GenerationTask, "lm": LanguageModellingTask}
-"""Configuration classes by the task's kind, where it is not `TaskConfig`."""
+@dataclass(frozen=True)
+class WebNLGTask(GenerationTask):
+    """WebNLG.
+
+    Attributes:
+        release: of the corpus.
+        linearisation: `lora`, triples joined by bars; `prefix`, Prefix-Tuning's, with a bar before the first one too.
+    """
+
+    release: Literal["challenge_2017", "release_v2.1", "release_v3.0_en"] = "challenge_2017"
+    linearisation: Literal["lora", "prefix"] = "lora"
+
+
+TASK_CONFIGS: dict[str, type[TaskConfig]] = {
+    "e2e": GenerationTask,
+    "webnlg": WebNLGTask,
+    "dart": GenerationTask,
+    "lm": LanguageModellingTask,
+}
+"""Configuration classes by the task's name, where it is not `TaskConfig`."""
 
 
 @dataclass(frozen=True)

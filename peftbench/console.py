@@ -159,7 +159,13 @@ def data_line(data: Mapping[str, Any]) -> str:
         return f"{line}: SAMPLE sentences made by peftbench, not the benchmark"
     if data["kind"] == "partial":
         return f"{line}: PARTIAL, not the benchmark ({'; '.join(data['notes'])})"
-    return line
+    if data["kind"] == "unchecked":
+        return f"{line}: UNCHECKED, no official count of its rows is known{_told(data['notes'])}"
+    return line + _told(data["notes"])
+
+
+def _told(notes: Sequence[str]) -> str:
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def result_table(record: Mapping[str, Any]) -> Table:

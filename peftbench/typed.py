@@ -97,8 +97,7 @@ def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
 
 
 def _task_class(values: Mapping[str, Any]) -> type[TaskConfig]:
-    name = values.get("name")
-    return TASK_CONFIGS.get(task_spec(name).kind, TaskConfig) if isinstance(name, str) else TaskConfig
+    return TASK_CONFIGS.get(str(values.get("name")), TaskConfig)
 
 
 def _pick(table: Mapping[str, type], values: Mapping[str, Any], key: str, default: str) -> type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -31,6 +32,61 @@ def e2e_rows(columns: Columns, training: bool) -> Parsed:
     """E2E's rows: to train on, every pair; to be scored, every distinct representation with all its references."""
     sources = [e2e_source(text) for text in columns["meaning_representation"]]
     return grouped(sources, [[text] for text in columns["human_reference"]], training)
+
+
+_SEEN = frozenset(
+    "Airport Astronaut Building City ComicsCharacter Food Monument SportsTeam University WrittenWork".split()
+)
+"""WebNLG's categories with training rows."""
+
+
+def webnlg_rows(columns: Columns, training: bool, opening: str = "") -> Parsed:
+    """WebNLG's entries, with `subset` seen or unseen where they are to be scored.
+
+    Texts that annotators marked `toFix` are left out, as Prefix-Tuning's and LoRA's code does, and so are entries
+    without a text (release 3's test set holds some for parsing).
+
+    Args:
+        columns: of the release's entries.
+        training: see `grouped`.
+        opening: what a source begins with.
+    """
+    sources, references, subset = [], [], []
+    named = columns.get("test_category") or [""] * len(columns["category"])
+    rows = zip(columns["modified_triple_sets"], columns["lex"], columns["category"], named, strict=True)
+    for triples, lex, category, place in rows:
+        marks = lex.get("comment") or ["good"] * len(lex["text"])
+        texts = [text for text, mark in zip(lex["text"], marks, strict=True) if mark in ("good", "")]
+        if texts:
+            split = [tuple(part.strip() for part in triple.split(" | ")) for triple in triples["mtriple_set"][0]]
+            sources.append(opening + triples_source(split))
+            references.append(texts)
+            subset.append(place if place in ("seen", "unseen") else "seen" if category in _SEEN else "unseen")
+    parts = set(subset) if not training else set()
+    return grouped(sources, references, training, **({"subset": subset} if len(parts) > 1 else {}))
+
+
+def dart_rows(columns: Columns, training: bool) -> Parsed:
+    """DART's entries with all their annotations; relations in lower case, as in Prefix-Tuning's and LoRA's code."""
+    sources = [
+        triples_source([(subject, relation.lower(), thing) for subject, relation, thing in triples])
+        for triples in columns["tripleset"]
+    ]
+    return grouped(sources, [list(found["text"]) for found in columns["annotations"]], training)
+
+
+def triples_source(triples: Iterable[tuple[str, ...]]) -> str:
+    """`subject : relation : object | subject : relation : object`, as Prefix-Tuning's and LoRA's code writes them.
+
+    Raises:
+        ValueError: one has not three parts.
+    """
+    lines = []
+    for triple in triples:
+        if len(triple) != 3:
+            raise ValueError(f"{' | '.join(triple)!r} is not 'subject | relation | object'")
+        lines.append(" : ".join(triple))
+    return " | ".join(lines)
 
 
 def text_rows(columns: Columns, training: bool) -> Parsed:

@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
+from peftbench.config import LanguageModellingTask, WebNLGTask
 from peftbench.tasks.base import TaskSpec
-from peftbench.tasks.data_to_text import DATA_TO_TEXT, e2e_rows, text_rows
+from peftbench.tasks.data_to_text import DATA_TO_TEXT, dart_rows, e2e_rows, text_rows, webnlg_rows
 
-GENERATION = (
-    TaskSpec(
-        "e2e", "e2e_nlg", ("meaning_representation", "human_reference"), (),
-        ("bleu", "nist", "meteor", "rouge_l", "cider", "ter", "chrf"),
-        {"train": 42061, "validation": 4672, "test": 4693}, dev_splits=("validation", "test"), test_splits=(),
-        kind="generate", parse=e2e_rows, text=DATA_TO_TEXT, folder="", convention="e2e",
-    ),
-    TaskSpec(
-        "lm", "text", ("text",), (), (), {}, dev_splits=("validation",), test_splits=(), kind="lm", parse=text_rows,
-        variant=lambda task: dataclasses.replace(LM, folder=task.corpus),
-    ),
+_SPLITS = ("validation", "test")
+_TRIPLES = ("bleu", "meteor", "ter", "chrf")
+
+_WEBNLG_ROWS = {"challenge_2017": {"train": 6940, "validation": 872, "test": 1862}}
+_CORPUS_ROWS = {"wikitext2": {"train": 36718, "validation": 3760, "test": 4358}}
+
+
+def _webnlg(task: WebNLGTask) -> TaskSpec:
+    """The release asked for, in the notation asked for."""
+    parse = partial(webnlg_rows, opening=" | ") if task.linearisation == "prefix" else webnlg_rows
+    return dataclasses.replace(
+        WEBNLG, folder=task.release, official_rows=_WEBNLG_ROWS.get(task.release, {}), parse=parse
+    )
+
+
+def _lm(task: LanguageModellingTask) -> TaskSpec:
+    """The corpus asked for."""
+    return dataclasses.replace(LM, folder=task.corpus, official_rows=_CORPUS_ROWS.get(task.corpus, {}))
+
+
+E2E = TaskSpec(
+    "e2e", "e2e_nlg", ("meaning_representation", "human_reference"), (),
+    ("bleu", "nist", "meteor", "rouge_l", "cider", "ter", "chrf"), {"train": 42061, "validation": 4672, "test": 4693},
+    dev_splits=_SPLITS, test_splits=(), kind="generate", parse=e2e_rows, text=DATA_TO_TEXT, folder="", convention="e2e",
 )  # fmt: skip
-LM = GENERATION[-1]
+"""Restaurants (Novikova et al., 2017)."""
+
+WEBNLG = TaskSpec(
+    "webnlg", "webnlg", ("category",), (), _TRIPLES, _WEBNLG_ROWS["challenge_2017"],
+    dev_splits=_SPLITS, test_splits=(), kind="generate", parse=webnlg_rows, text=DATA_TO_TEXT, subset="subset",
+    folder="challenge_2017", convention="webnlg", variant=_webnlg,
+)  # fmt: skip
+"""DBpedia triples (Gardent et al., 2017); half of the test set is of categories that training does not have."""
+
+DART = TaskSpec(
+    "dart", "dart", (), (), _TRIPLES, {"train": 62659, "validation": 2768, "test": 5097},
+    dev_splits=_SPLITS, test_splits=(), kind="generate", parse=dart_rows, text=DATA_TO_TEXT, folder="",
+    convention="webnlg",
+)  # fmt: skip
+"""Triples of tables, restaurants and DBpedia (Nan et al., 2021), version 1.1.1."""
+
+LM = TaskSpec(
+    "lm", "text", ("text",), (), (), {}, dev_splits=_SPLITS, test_splits=(), kind="lm", parse=text_rows, variant=_lm
+)
+"""Running text."""
+
+GENERATION = (E2E, WEBNLG, DART, LM)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +18,7 @@ MEMORIZATION_ROWS = 1000
 _SORA_SEED = 42
 _SORA_HOLDOUT_ROWS = 1000
 _SUBSET_SEED = 20231206
+_HELD_OUT = 0.05
 
 
 def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bool = False) -> TaskData:
@@ -37,8 +40,11 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     """
     source = open_source(spec, data)
     train = _required(source, spec, "train", training=True)
-    wanted = [name for name in spec.dev_splits if name != "test" or getattr(task, "test", True)]
-    developed = {name: _required(source, spec, name) for name in wanted}
+    if spec.kind == "lm":
+        train, developed, held_out = _corpus(source, spec, train)
+    else:
+        wanted = [name for name in spec.dev_splits if name != "test" or getattr(task, "test", True)]
+        developed, held_out = {name: _required(source, spec, name) for name in wanted}, []
     hidden = {name: _required(source, spec, name, hidden=True) for name in spec.test_splits if submission}
     official = _row_differences(spec, {"train": train, **developed})
     if task.protocol == "sora":
@@ -51,16 +57,33 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     memorization = train.take(memorization_rows(len(train)), "memorization")
     evaluations = _selecting_first(evaluations, task)
     extra, notes = _extras(source, spec)
+    notes += held_out
     if (limit := data.max_eval_rows) is not None:
         longer = [name for name, split in (evaluations | extra).items() if len(split) > limit]
         evaluations = {name: _limited(split, limit) for name, split in evaluations.items()}
         extra = {name: _limited(split, limit) for name, split in extra.items()}
         official += [f"{name} limited to {limit} rows" for name in longer]
     provenance = _provenance(
-        source, task, official, notes, {"train": train, **evaluations, **_named_apart(hidden | extra)}
+        source, spec, task, official, notes, {"train": train, **evaluations, **_named_apart(hidden | extra)}
     )
     evaluations |= {name: split for name, split in extra.items() if split.labels is not None}
     return TaskData(train, evaluations, _submission_sets(spec, hidden | extra), memorization, provenance)
+
+
+def _corpus(source: Source, spec: TaskSpec, train: Split) -> tuple[Split, dict[str, Split], list[str]]:
+    """A corpus's training and other splits; of one that has no validation split the last rows are held out for it."""
+    found = {}
+    for name in spec.dev_splits:
+        with contextlib.suppress(FileNotFoundError):
+            found[name] = load_split(source, spec, name)
+    if "validation" in found:
+        return train, found, []
+    cut = len(train) - max(1, round(len(train) * _HELD_OUT))
+    if cut < 1:
+        raise ConfigurationError(f"{spec.suite}/{spec.folder}: one row of text cannot be split in two")
+    validation = train.take(np.arange(cut, len(train)), "validation")
+    rest = dataclasses.replace(train.take(np.arange(cut), "train"), source_rows=train.source_rows)
+    return rest, {"validation": validation, **found}, [f"validation is the last {len(validation)} rows of train"]
 
 
 def _limited(split: Split, rows: int) -> Split:
@@ -168,6 +191,8 @@ def _submission_sets(spec: TaskSpec, splits: dict[str, Split]) -> dict[str, Spli
 
 
 def _row_differences(spec: TaskSpec, splits: dict[str, Split]) -> list[str]:
+    if not spec.official_rows:
+        return []
     return [
         f"{name} has {split.source_rows} rows, the official release {spec.official_rows[name]}"
         for name, split in splits.items()
@@ -176,13 +201,15 @@ def _row_differences(spec: TaskSpec, splits: dict[str, Split]) -> list[str]:
 
 
 def _provenance(
-    source: Source, task: TaskConfig, differences: list[str], notes: list[str], splits: dict[str, Split]
+    source: Source, spec: TaskSpec, task: TaskConfig, differences: list[str], notes: list[str], splits: dict[str, Split]
 ) -> dict[str, Any]:
     """What the record says of the data. `kind` is `benchmark` where every split has the official release's rows.
 
+    It is `unchecked` where no release says how many there are.
     Their number is what is checked here; the fingerprints tell two versions of the same size apart.
     """
-    kind = "sample" if source.kind == "sample" else "partial" if differences else "benchmark"
+    checked = "benchmark" if spec.official_rows else "unchecked"
+    kind = "sample" if source.kind == "sample" else "partial" if differences else checked
     return {
         **source.described,
         "kind": kind,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,11 +15,39 @@ from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError, HubUnreachableError
 from peftbench.tasks.base import Columns, Parsed, Split, TaskSpec, fingerprint
 
+
+@dataclass(frozen=True)
+class Hub:
+    """Where the hub has a suite's Parquet files; `datasets` no longer runs loading scripts.
+
+    Attributes:
+        repo: the data set.
+        revision: a commit, or the branch on which the hub itself keeps a script's data as Parquet.
+        configs: a task's folder to the data set's configuration, where the two differ.
+        splits: our name of a split to the data set's, where the two differ.
+    """
+
+    repo: str
+    revision: str
+    configs: Mapping[str, str] = field(default_factory=dict)
+    splits: Mapping[str, str] = field(default_factory=dict)
+
+
+_CONVERTED = "refs/convert/parquet"
 HUB = {
-    "glue": ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
-    "super_glue": ("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    "glue": Hub("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"),
+    "super_glue": Hub("aps/super_glue", "3de24cf8022e94f4ee4b9d55a6f539891524d646"),
+    # GEM's copies of the next three have another schema: one reference a row, and their own row order.
+    "e2e_nlg": Hub("tuetschek/e2e_nlg", _CONVERTED, {"": "default"}),
+    "webnlg": Hub(
+        "webnlg-challenge/web_nlg", _CONVERTED, {"challenge_2017": "webnlg_challenge_2017"}, {"validation": "dev"}
+    ),
+    "dart": Hub("Yale-LILY/dart", _CONVERTED, {"": "default"}),
+    "text": Hub(
+        "Salesforce/wikitext", "main", {"wikitext2": "wikitext-2-raw-v1", "wikitext103": "wikitext-103-raw-v1"}
+    ),
 }
-"""Suite to hub data set and commit: Parquet files, since `datasets` no longer runs loading scripts."""
+"""Suite to its place on the hub."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +80,8 @@ def open_source(spec: TaskSpec, config: DataConfig) -> Source:
 
         return Source("sample", sample_split, {"source": "sample"})
     if kind == "hub":
-        repo, revision = HUB[spec.suite]
-        return Source("hub", _hub_reader(repo, revision), {"source": "hub", "repo": repo, "revision": revision})
+        hub = HUB[spec.suite]
+        return Source("hub", _hub_reader(hub), {"source": "hub", "repo": hub.repo, "revision": hub.revision})
     if root is None:
         raise ConfigurationError("data=folder needs data.root=<folder> or the environment variable PEFTBENCH_DATA")
     folder = Path(root).expanduser()
@@ -82,19 +111,25 @@ def _folder_reader(suite: Path) -> Callable[[str, str], Columns]:
     return read
 
 
-def _hub_reader(repo: str, revision: str) -> Callable[[str, str], Columns]:
+def _hub_reader(hub: Hub) -> Callable[[str, str], Columns]:
     def read(task: str, split: str) -> Columns:
         import datasets
 
         datasets.disable_progress_bars()
+        config, name = hub.configs.get(task, task), hub.splits.get(split, split)
         try:
-            return datasets.load_dataset(repo, task, split=split, revision=revision).to_dict()  # type: ignore
+            if hub.revision == _CONVERTED:
+                files = f"hf://datasets/{hub.repo}@{quote(hub.revision, safe='')}/{config}/{name}/*.parquet"
+                found = datasets.load_dataset("parquet", data_files={name: files}, split=name)
+            else:
+                found = datasets.load_dataset(hub.repo, config, split=name, revision=hub.revision)
+            return found.to_dict()  # type: ignore[union-attr]
         except (OSError, ValueError) as error:
             if "Unknown split" in str(error):
-                raise FileNotFoundError(f"{repo} {task} {split}") from error
+                raise FileNotFoundError(f"{hub.repo} {config} {split}") from error
             raise HubUnreachableError(
-                f"{task}: cannot load {repo} from the hub ({type(error).__name__}). Either connect to the network and"
-                " run again, or give a folder of Parquet files (data=folder data.root=...), or try the built-in"
+                f"{config}: cannot load {hub.repo} from the hub ({type(error).__name__}). Either connect to the network"
+                " and run again, or give a folder of Parquet files (data=folder data.root=...), or try the built-in"
                 " sample (data=sample)"
             ) from error
 
@@ -121,7 +156,7 @@ def load_split(source: Source, spec: TaskSpec, split: str, training: bool = Fals
     missing = [c for c in (*spec.text_columns, *named) if c not in columns]
     if missing:
         raise ConfigurationError(f"{where}: no column {', '.join(missing)}; it has {', '.join(columns)}")
-    rows = len(columns[spec.text_columns[0]])
+    rows = len(next(iter(columns.values()), []))
     if not rows:
         raise ConfigurationError(f"{where}: no rows")
     for name in spec.text_columns:
