@@ -30,9 +30,10 @@ def convert(file: Path, folder: Path) -> None:
 
     quiet_transformers()
     try:
-        cut = GGUFReader(file).get_field("tokenizer.ggml.pre")
+        reader = GGUFReader(file)
+        header = {key: field.contents() for key, field in reader.fields.items() if key.startswith("tokenizer.")}
         _weights(file, folder)
-        _tokenizer(file, folder, cut.contents() if cut else None)
+        _tokenizer(file, folder, header)
     except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigurationError(f"{file.name}: cannot be converted ({first})") from error
@@ -42,7 +43,7 @@ def _weights(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    read, info = AutoModelForCausalLM.from_pretrained(
+    read, info = AutoModelForCausalLM.from_pretrained(  # type: ignore
         file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
     )
     wrong = sorted(key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind])
@@ -58,7 +59,7 @@ def _weights(file: Path, folder: Path) -> None:
     plain.generation_config = read.generation_config
     plain.save_pretrained(folder, max_shard_size="1TB")
     for name in ("config.json", "generation_config.json"):
-        _forget(folder / name, "transformers_version", "_name_or_path")
+        _forget(folder / name, "transformers_version", "_model_name_or_path", "_from_model_config")
 
 
 def _settle(config: Any) -> None:
@@ -71,22 +72,23 @@ def _settle(config: Any) -> None:
 
 
 def _forget(file: Path, *keys: str) -> None:
-    """What differs between two conversions of one file is left out: the copy's digests name a run."""
+    """Where and by what it was converted is left out: the copy's digests are part of a run's name."""
     values = json.loads(file.read_text(encoding="utf-8"))
     kept = {key: value for key, value in values.items() if key not in keys}
     file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _tokenizer(file: Path, folder: Path, cut: str | None) -> None:
+def _tokenizer(file: Path, folder: Path, header: dict[str, Any]) -> None:
     from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    tokenizer.backend_tokenizer.pre_tokenizer = _cut(cut)
+    tokenizer.backend_tokenizer.pre_tokenizer = _cut(header.get("tokenizer.ggml.pre"))
     tokenizer.model_max_length = AutoConfig.from_pretrained(folder).max_position_embeddings
     tokenizer.save_pretrained(folder)
+    _forget(folder / "tokenizer_config.json", "is_local", "local_files_only")
     again = AutoTokenizer.from_pretrained(folder)
-    if again.get_vocab() != tokenizer.get_vocab():
-        raise ValueError("the tokenizer does not come back as it was saved")
+    if again.get_vocab() != {token: i for i, token in enumerate(header["tokenizer.ggml.tokens"])}:
+        raise ValueError("the tokenizer's vocabulary does not come back as the file has it")
 
 
 def _cut(name: str | None) -> Any:

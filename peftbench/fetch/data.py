@@ -137,8 +137,9 @@ def _write(file: Path, columns: Columns) -> int:
             out.flush()
             os.fsync(out.fileno())
         os.replace(partial, file)
-    except OSError as error:
-        raise ConfigurationError(f"fetch data: cannot write {file} ({error.strerror or error})") from error
+    except (OSError, pyarrow.ArrowException) as error:
+        first = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise ConfigurationError(f"fetch data: cannot write {file} ({first})") from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

