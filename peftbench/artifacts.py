@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from peftbench.assembly import TokenisedSplits
 from peftbench.backbones.projections import fuse
+from peftbench.doors import Attachment
 from peftbench.forms.base import Form
 from peftbench.record import write_text
 from peftbench.scoring import Scorer
 from peftbench.tasks.base import TaskData
 from peftbench.tasks.submission import write_submission
+
+
+def write_analysis(folder: Path, attachment: Attachment) -> None:
+    """`analysis.json`: what the method's paper looks at inside it, for a method that has such a thing."""
+    if analysis := attachment.analysis():
+        write_text(folder / "analysis.json", json.dumps(analysis, indent=1) + "\n")
 
 
 def write_texts(folder: Path, rows: TokenisedSplits, mark: str = "") -> None:

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from omegaconf import OmegaConf
 
-from peftbench.artifacts import write_merged, write_predictions, write_texts
+from peftbench.artifacts import write_analysis, write_merged, write_predictions, write_texts
 from peftbench.assembly import (
     DROPOUT,
     HEAD,
@@ -38,12 +38,11 @@ from peftbench.errors import PeftbenchError, RunError
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
 from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
-from peftbench.scoring import NO_RANK, Scorer, largest_difference, suspicions
+from peftbench.scoring import NO_RANK, Scorer, largest_difference
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured, task_spec
-from peftbench.tasks.scores import implementations
 from peftbench.training.checkpoint import (
     delete_checkpoint,
     load_checkpoint,
@@ -110,15 +109,15 @@ def _assemble(config: RunConfig, spec: TaskSpec, form_class: type[Form], data: T
     accelerator = make_accelerator(config)
     backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD), form_class.head)
     model = backbone.model.to(accelerator.device)
+    meter = Meter(accelerator.device)
     form = form_class(spec, config.task, model, backbone.tokenizer)
-    form.accelerator, form.batch_size = accelerator, config.trainer.eval_batch_size
-    form.meter = Meter(accelerator.device)
+    form.ready(accelerator, config.trainer.eval_batch_size, meter)
     tokenised = TokenisedSplits(data, form)
     plans = plan_stages(config, len(tokenised["train"]))
     memory = backbone_megabytes(model)
     length, steps = form.positions(config.task, is_decoder(model)), plans[0].total_steps
     attachment, groups = attach(config, model, backbone.identity, steps, length, backbone.tokenizer)
-    loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, form.meter)
+    loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, meter)
     return Run(config, spec, data, folder, backbone.origin, *loaded)
 
 
@@ -204,9 +203,7 @@ class Run:
         if self.config.trainer.score_untrained:
             file = self.folder.path / "untrained.json"
             if not file.is_file():
-                scores = {}
-                for name in self.data.evaluations:
-                    scores |= self.scorer.result(name)[0]
+                scores = self.scorer.results(self.spec, self.data, {})["metrics"]
                 write_texts(self.folder.path, self.rows, "untrained-")
                 write_text(file, json.dumps(scores, indent=1) + "\n")
             self.record["untrained"] = json.loads(file.read_text(encoding="utf-8"))
@@ -300,29 +297,24 @@ class Run:
         limit = 0.1 if halved else 1e-3
         if not difference <= limit:
             raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
-        metrics, predictions = {}, {}
-        for name in self.data.evaluations:
-            scores, predictions[name] = self.scorer.result(name, numbers if name == split else None)
-            metrics |= scores
+        found = self.scorer.results(self.spec, self.data, {split: numbers})
+        if final_ranks is not None and not any(final_ranks.values()):
+            found["flags"].append(NO_RANK)
         self.attachment.export(self.folder.adapter)
-        if analysis := self.attachment.analysis():
-            write_text(self.folder.path / "analysis.json", json.dumps(analysis, indent=1) + "\n")
+        write_analysis(self.folder.path, self.attachment)
         write_texts(self.folder.path, self.rows)
         if self.config.trainer.predictions:
             write_predictions(self.folder.path, self.data, self.scorer)
         if self.config.trainer.merge:  # Last of all: nothing is left of the method's modules afterwards.
             self.attachment.merge()
             write_merged(self.folder.path, self.model, self.rows.form)
-        self.record |= {
-            "metrics": metrics,
-            "metric_versions": implementations(self.spec),
+        self.record |= found | {
             "selection": {
                 "rule": self.plans[-1].selection, "split": split, "metric": metric,
                 "step": selected.step, "stage": self.plans[-1].name, "value": selected.value,
             },
-            "objective": metrics[split][metric],
+            "objective": found["metrics"][split][metric],
             "parameters": dataclasses.asdict(final),
             "ranks": None if final_ranks is None else {"initial": self.initial_ranks, "final": final_ranks},
             "checks": {"finalize_max_logit_difference": difference},
-            "flags": suspicions(predictions) + ([] if final_ranks is None or any(final_ranks.values()) else [NO_RANK]),
         }  # fmt: skip

@@ -72,6 +72,11 @@ class MixedTasks:
 
     def __init__(self, runs: Sequence[TrainedRun]):
         first = runs[0]
+        for run in runs:
+            if run.record.get("form", "classification") != "classification":
+                raise ConfigurationError(
+                    f"mixed: {run.folder} is a run as {run.record['form']}; only classes are mixed"
+                )
         for run in runs[1:]:
             for key, name in (("model", "backbone"), ("method", "method")):
                 if run.record[key] != first.record[key]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from peftbench.assembly import TokenisedSplits
-from peftbench.tasks.base import Predictions
-from peftbench.tasks.scores import Scores
+from peftbench.tasks.base import Predictions, TaskData, TaskSpec
+from peftbench.tasks.baselines import baselines
+from peftbench.tasks.scores import Scores, implementations
 
 
 class Scorer:
@@ -46,6 +47,27 @@ class Scorer:
         predictions = self._form.predict(whole, rows, numbers)
         return self._form.scores(whole, rows, numbers, predictions), predictions
 
+    def results(self, spec: TaskSpec, data: TaskData, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """What the record says of the trained model: its scores, what gives them, what to read them against.
+
+        Args:
+            spec: the task.
+            data: its splits; every labelled one is scored.
+            known: `numbers` that are known already, by split.
+        """
+        metrics, predictions = {}, {}
+        for name in data.evaluations:
+            scores, predictions[name] = self.result(name, known.get(name))
+            metrics |= scores
+        illegal = self._form.illegal()
+        return {
+            "metrics": metrics,
+            "metric_versions": implementations(spec),
+            "baselines": {name: baselines(spec, data.train, rows) for name, rows in data.evaluations.items()},
+            "illegal_outputs": illegal,
+            "flags": suspicions(predictions, illegal),
+        }
+
 
 NO_RANK = "no rank left: the threshold removed the whole adapter; lower sparsity.lambda or sparsity.xi"
 
@@ -56,14 +78,18 @@ def largest_difference(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.abs(before[there] - after[there]).max(initial=0.0))
 
 
-def suspicions(predictions: Mapping[str, Predictions]) -> list[str]:
-    """What a reader should know before believing a score."""
+def suspicions(predictions: Mapping[str, Predictions], illegal: Mapping[str, int]) -> list[str]:
+    """What a reader should know before believing a score.
+
+    Args:
+        predictions: by split.
+        illegal: of texts that name no class their number, by split.
+    """
     flags = []
     for split, found in predictions.items():
         different = set(found) if isinstance(found, list) else set(found.tolist())
         if len(found) > 1 and len(different) == 1:
             flags.append(f"constant prediction on {split}")
-        illegal = 0 if isinstance(found, list) or found.dtype.kind != "i" else int((found == -1).sum())
-        if illegal:
-            flags.append(f"illegal outputs on {split}: {illegal} of {len(found)}, counted as wrong")
+        if count := illegal.get(split):
+            flags.append(f"illegal outputs on {split}: {count} of {len(found)}, counted as wrong")
     return flags

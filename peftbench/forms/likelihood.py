@@ -73,7 +73,7 @@ class Likelihood(Form):
 
 
 def likelihood(rows: Rows, numbers: np.ndarray) -> dict[str, float]:
-    """`log_likelihood`, mean per target token over all examples, in nats, and `perplexity`, exp of its negative."""
+    """`log_likelihood`, mean per target token, in nats, of every example, and `perplexity`, exp of its negative."""
     assert isinstance(rows, TextRows)
     mean = float(np.average(numbers, weights=rows.targets.lengths))
     return {"log_likelihood": mean, "perplexity": float(np.exp(min(-mean, 700.0)))}

@@ -50,11 +50,16 @@ class Text(Likelihood):
         return task.max_length + 1 + target if causal else max(task.max_length, target)
 
     def tokenise(self, split: Split) -> Rows:
-        """Sources cut to `max_length`; of a split that has targets also its examples."""
+        """Sources cut to `max_length`, and the examples of a split that has targets."""
         prompts = self.wording.prompts(self.format.sources(split), self.task.max_length)
         row_of, targets = np.zeros(0, np.int64), []
         if split.labels is not None or not self.spec.labels:
             row_of, targets = self.format.pairs(split)
+        if self.spec.kind == "generate":
+            # Training rows have one reference each. Of a row with several the first stands for it: a row then counts
+            # once in the likelihood, however many people have described it.
+            row_of, first = np.unique(row_of, return_index=True)
+            targets = [targets[i] for i in first]
         limit = self.task.max_target_length if isinstance(self.task, GenerationTask) else _ANSWER_TOKENS
         return TextRows.of(self.wording, prompts, row_of, self.wording.targets(targets, limit))
 
@@ -74,6 +79,13 @@ class Text(Likelihood):
         if self.spec.kind == "generate":
             found[split.name] |= likelihood(rows, numbers)
         return found
+
+    def illegal(self) -> dict[str, int]:
+        """How many texts are none of the task's answers (Lester et al., 2021, §3.2 on models that never emit one)."""
+        legal = self.format.legal
+        if legal is None:
+            return {}
+        return {split: sum(not legal(text) for text in texts) for split, texts in self.written.items()}
 
     def lines(self, split: Split, texts: list[str]) -> str:
         """Source, output and references of every row, as JSON lines."""

@@ -46,7 +46,7 @@ def form(family, tiny_folder_of, method=None) -> Text:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     made = Text(TASK, GenerationTask("made_up", max_length=64, max_new_tokens=6), model, tokenizer)
-    made.accelerator, made.batch_size, made.meter = Accelerator(cpu=True), 3, Meter(torch.device("cpu"))
+    made.ready(Accelerator(cpu=True), 3, Meter(torch.device("cpu")))
     if method is not None:
         model.requires_grad_(False)
         attachment = method_class(method)(**SETTINGS[method]).attach(

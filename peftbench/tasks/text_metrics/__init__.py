@@ -1,0 +1,17 @@
+"""Metrics of generated text: BLEU, NIST, ROUGE-L, CIDEr, METEOR, TER and chrF, without network."""
+
+from peftbench.tasks.text_metrics.entry import (
+    LOWER_IS_BETTER,
+    TEXT_METRICS,
+    compute_text_metrics,
+    describe_text_metrics,
+    require_text_metrics,
+)
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "TEXT_METRICS",
+    "compute_text_metrics",
+    "describe_text_metrics",
+    "require_text_metrics",
+]
