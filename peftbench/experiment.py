@@ -88,7 +88,8 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
 
 
 def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any], form: type[Form]) -> RunFolder:
-    weights = {k: v for k, v in weights.items() if k not in ("source", "repo", "folder")} or weights
+    names = ("source", "repo", "folder", "described", "wheel")
+    weights = {k: v for k, v in weights.items() if k not in names} or weights
     prints = {name: split["fingerprint"] for name, split in data.provenance["splits"].items()}
     # Heads are what a task has unless it is text in, text out.
     words = {} if form.head != "language" else {"form": form.name}

@@ -1,8 +1,7 @@
-"""Backbones from the hub, a folder, or an installed wheel, with a fresh task head."""
+"""Backbones from the hub, a folder, an installed wheel, or the cache of `peftbench fetch`, with a head."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import nn
 from peftbench.backbones.heads import Head, auto_class
 from peftbench.backbones.projections import split_fused
 from peftbench.backbones.quantisation import quantise
+from peftbench.cache import fetched, sha256
 from peftbench.config import ModelConfig
 from peftbench.errors import ConfigurationError
 
@@ -27,7 +27,7 @@ class Backbone:
     Attributes:
         model: with its task head, on the CPU, in float32 but for what is quantised.
         tokenizer: transformers' fast tokenizer.
-        identity: what an export names as its base: the hub id, or the local folder.
+        identity: what an export names as its base: the hub id, or the local folder where the weights are not the hub's.
         origin: what the record says of it: source, repo, revision, digest of the weights; no local path.
     """
 
@@ -39,23 +39,31 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Located:
-    """Where a backbone's files are: a local folder, or else the hub."""
+    """Where a backbone's files are: a local folder, or else the hub; of a fetched copy also what it is."""
 
     source: str
     folder: Path | None
+    marker: dict[str, Any] | None = None
 
 
 def locate(config: ModelConfig) -> Located:
-    """The folder if one is given, else the wheel if it is installed, else the hub. Reads no weights.
+    """The folder if one is given, else the fetched copy, else the wheel if it is installed, else the hub.
+
+    A model that is to be fetched never comes from the hub: its weights are not the hub's. Reads no weights.
 
     Raises:
-        ConfigurationError: the folder is not there or lacks a `config.json`.
+        ConfigurationError: the folder is not there or lacks a `config.json`; the model is not fetched yet.
     """
     if config.path is not None:
         folder = Path(config.path).expanduser()
         if not (folder / "config.json").is_file():
             raise ConfigurationError(f"model.path: {folder} has no config.json; give a folder in the hub's layout")
         return Located("folder", folder)
+    if config.fetched is not None:
+        copy = fetched(config.fetched)
+        if copy is None:
+            raise ConfigurationError(f"model {config.name}: not fetched yet; run peftbench fetch {config.fetched}")
+        return Located("fetched", *copy)
     if config.wheel is not None and config.wheel_folder is not None:
         try:
             root = metadata.distribution(config.wheel).locate_file(config.wheel_folder)
@@ -72,7 +80,7 @@ def origin(config: ModelConfig) -> dict[str, Any]:
         ConfigurationError: the weights' digest is not the expected one, or there are none.
     """
     if config.weights == "random":
-        shape = {"files_sha256": _digest(_small_files(Path(config.path)))} if config.path else {}
+        shape = {"files_sha256": sha256(_small_files(Path(config.path)))} if config.path else {}
         return {"source": "random", "repo": config.repo, **shape}
     located = locate(config)
     if located.folder is None:
@@ -83,10 +91,22 @@ def origin(config: ModelConfig) -> dict[str, Any]:
             f"model {config.name}: model.safetensors of {config.wheel} has SHA-256 {digest[:12]}…, expected"
             f" {str(config.weights_sha256)[:12]}…; install {config.wheel} again"
         )
-    described = {"weights_sha256": digest, "files_sha256": _digest(_small_files(located.folder))}
+    described = {"weights_sha256": digest, "files_sha256": sha256(_small_files(located.folder))}
+    if located.marker is not None:
+        return {"source": "fetched", **_fetched_origin(config, located.marker, digest), **described}
     # A folder of one's own need not hold what the YAML's name and hub id say.
     named = {"folder": located.folder.name} if config.path is not None else {"repo": config.repo}
     return {"source": located.source, **named, **described}
+
+
+def _fetched_origin(config: ModelConfig, marker: dict[str, Any], digest: str) -> dict[str, Any]:
+    """What a fetched copy is and is made of."""
+    if marker["files"]["model.safetensors"]["sha256"] != digest:
+        raise ConfigurationError(
+            f"model {config.name}: model.safetensors in the cache is not as it was fetched; run peftbench fetch"
+            f" {config.fetched} again"
+        )
+    return {key: marker[key] for key in ("described", "wheel", "gguf_sha256")}
 
 
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model")
@@ -109,17 +129,7 @@ def _weights_digest(folder: Path) -> str:
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
     if not files:
         raise ConfigurationError(f"model: {folder} has no *.safetensors (nor pytorch_model.bin)")
-    return _digest(files)
-
-
-def _digest(files: Sequence[Path]) -> str:
-    """SHA-256 of the files' bytes, one after the other."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return sha256(files)
 
 
 def load_backbone(config: ModelConfig, num_outputs: int, seed: int, head: Head = "classifier") -> Backbone:
@@ -159,7 +169,7 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int, head: Head =
     _agree_on_padding(config, tokenizer, model)
     if config.quantization is not None:
         quantise(model, config.double_quant)
-    return Backbone(model, tokenizer, config.repo if not config.path else where, described)
+    return Backbone(model, tokenizer, where if located.source in ("folder", "fetched") else config.repo, described)
 
 
 def _agree_on_padding(config: ModelConfig, tokenizer: Any, model: nn.Module) -> None:
@@ -230,7 +240,8 @@ def random_model(config: ModelConfig, num_outputs: int, head: Head = "classifier
 
 def model_type(config: ModelConfig) -> str | None:
     """The architecture's name in transformers, without weights: of the folder's `config.json`, else of the YAML."""
-    folder = locate(config).folder
+    # A fetched copy's architecture is the YAML's, whether it is here yet or not.
+    folder = locate(config).folder if config.path or not config.fetched else None
     if folder is not None:
         try:
             return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")

@@ -180,6 +180,9 @@ WRONG = [
     ("list method", "list method: unknown; did you mean methods?"),
     ("list methods tasks", "list methods tasks: unknown"),
     ("doctor now", "doctor takes no arguments, got now"),
+    ("fetch smolm2", "fetch smolm2: nothing of that name can be fetched; did you mean smollm2?"),
+    ("fetch data mprc root=data", "fetch data mprc: no such task; did you mean mrpc?"),
+    ("fetch data mrpc", "fetch data: into which folder? Give root=<folder> or set PEFTBENCH_DATA"),
     ("inspect method=srora", "method=srora: no such method"),
     ("inspect sora", "sora: neither a verb nor key=value"),
     ("inspect model.path=/no/such/model data=sample", "model.path: /no/such/model has no config.json"),
@@ -192,7 +195,7 @@ WRONG = [
 @pytest.mark.parametrize(("words", "message"), WRONG, ids=[words for words, _ in WRONG])
 def test_a_wrong_invocation_is_one_line_and_leaves_nothing(run, tmp_path, tiny_run, words, message):
     words = words.split()
-    verb = words[0] in ("list", "doctor", "inspect", "--cfg", "-m")
+    verb = words[0] in ("list", "doctor", "fetch", "inspect", "--cfg", "-m")
     given = {word.partition("=")[0] for word in words}
     settings = [] if verb else [word for word in tiny_run if word.partition("=")[0] not in given]
     status, out, err = run(*words, *settings)
@@ -391,12 +394,14 @@ def test_inspect_needs_no_data_for_a_task_of_the_hub(run, tmp_path):
     assert any("official row count" in line for line in out)
 
 
-def test_doctor_tells_versions_and_what_is_reachable(run):
+def test_doctor_tells_versions_and_what_is_reachable(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path / "cache"))
     status, out, _ = run("doctor")
     text = "\n".join(out)
     assert status == (0 if out[-1] == "ready" else 1)
     assert torch.__version__ in text
     assert "not reachable: cached files, folders and wheels still work" in text
+    assert "smollm2: not here: peftbench fetch smollm2" in text
 
 
 def test_a_sweep_into_a_file_is_one_line(run, tmp_path):

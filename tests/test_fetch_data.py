@@ -1,0 +1,171 @@
+"""`peftbench fetch data <task>`: the hub's splits in a folder, each whole or not at all. The hub is a fake here."""
+
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from glue_folder import rows
+
+from peftbench import cli
+from peftbench.config import DataConfig
+from peftbench.errors import HubUnreachableError
+from peftbench.tasks import sources
+from peftbench.tasks.registry import TASKS
+from peftbench.tasks.sources import HUB, load_split, open_source
+
+MISSING = ("wnli", "test")
+NESTED = {
+    "passage": ["a b", "c"],
+    "query": ["@placeholder x", "@placeholder y"],
+    "entities": [["a", "b"], ["c"]],
+    "answers": [["b"], []],
+    "idx": [{"passage": 0, "query": 0}, {"passage": 0, "query": 1}],
+}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """What was read, in order; `hub.fail` names a split at which the network goes."""
+
+    class Hub(list):
+        fail = None
+
+    asked = Hub()
+
+    def reader(repo, revision):
+        def read(task, split):
+            assert (repo, revision) in HUB.values()
+            asked.append((repo.partition("/")[2], task, split))
+            if split == asked.fail:
+                raise HubUnreachableError("gone")
+            if (task, split) == MISSING:
+                raise FileNotFoundError(split)
+            if "super" in repo:
+                return NESTED
+            return rows(task, split, 6)
+
+        return read
+
+    monkeypatch.setattr(sources, "_hub_reader", reader)
+    return asked
+
+
+def fetch(capsys, *words):
+    status = cli.exit_status(["fetch", "data", *words])
+    out, err = capsys.readouterr()
+    return status, out.splitlines(), err.splitlines()
+
+
+def files(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def test_every_split_a_task_knows_is_written_and_reads_as_from_the_hub(hub, tmp_path, capsys):
+    status, out, err = fetch(capsys, "mrpc", "mnli", f"root={tmp_path}")
+    assert (status, err) == (0, [])
+    matched = [f"mnli/{kind}_{which}" for kind in ("test", "validation") for which in ("matched", "mismatched")]
+    names = ["ax/test", *matched, "mnli/train", "mrpc/test", "mrpc/train", "mrpc/validation"]
+    assert files(tmp_path) == sorted(f"glue/{name}.parquet" for name in names)
+    assert out[0] == f"{tmp_path}/glue/mrpc/train.parquet: 6 rows, the official release has 3668"
+    for task, split in (("mrpc", "train"), ("mnli", "validation_mismatched"), ("mnli", "test_matched")):
+        spec = TASKS[task]
+        found = load_split(open_source(spec, DataConfig("folder", str(tmp_path))), spec, split)
+        assert found.fingerprint == load_split(open_source(spec, DataConfig("hub")), spec, split).fingerprint
+
+
+def test_a_task_goes_where_its_benchmark_has_it_with_nested_columns(hub, tmp_path, capsys):
+    assert fetch(capsys, "record", "superglue_rte", f"root={tmp_path}")[0] == 0
+    folders = {file.rpartition("/")[0] for file in files(tmp_path)}
+    assert folders == {f"super_glue/{name}" for name in ("record", "rte", "axb", "axg")}
+    assert {task for _, task, _ in hub} == {"record", "rte", "axb", "axg"}
+    source = open_source(TASKS["record"], DataConfig("folder", str(tmp_path)))
+    assert source.read("record", "train") == NESTED
+
+
+def test_what_is_there_stays_and_is_not_read_again(hub, tmp_path, capsys):
+    fetch(capsys, "mrpc", f"root={tmp_path}")
+    mine = tmp_path / "glue" / "mrpc" / "test.parquet"
+    mine.write_bytes(b"mine")
+    (tmp_path / "glue" / "mrpc" / "train.parquet").unlink()
+    hub.clear()
+    status, out, _ = fetch(capsys, "mrpc", f"root={tmp_path}")
+    assert status == 0
+    assert hub == [("glue", "mrpc", "train")]
+    assert [line.rpartition(": ")[2] for line in out[1:]] == ["already here", "already here"]
+    assert mine.read_bytes() == b"mine"
+
+
+def test_the_environment_names_the_folder(hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PEFTBENCH_DATA", str(tmp_path / "new"))
+    assert fetch(capsys, "cola")[0] == 0
+    assert len(files(tmp_path / "new")) == 3
+    lines = fetch(capsys)[1]
+    assert lines[-1] == f"  here, in {tmp_path / 'new'}: cola"
+    assert "cola, sst2, mrpc" in lines[-2]
+
+
+def test_a_split_that_the_hub_has_not_is_said(hub, tmp_path, capsys):
+    status, out, _ = fetch(capsys, "wnli", f"root={tmp_path}")
+    assert status == 0
+    assert out[-1] == f"{tmp_path}/glue/wnli/test.parquet: the hub has no such split"
+    assert files(tmp_path) == ["glue/wnli/train.parquet", "glue/wnli/validation.parquet"]
+
+
+def test_when_the_network_goes_what_is_whole_stays_and_nothing_else(hub, tmp_path, capsys):
+    hub.fail = "validation"
+    status, out, err = fetch(capsys, "mrpc", f"root={tmp_path}")
+    assert (status, len(out)) == (2, 1)
+    assert err == [
+        "peftbench: error: fetch data mrpc: nyu-mll/glue cannot be read from the hub; connect to the network and run"
+        " it again (validation and what follows was not fetched)"
+    ]
+    assert files(tmp_path) == ["glue/mrpc/train.parquet"]
+    hub.fail = None
+    assert fetch(capsys, "mrpc", f"root={tmp_path}")[0] == 0
+    assert len(files(tmp_path)) == 3
+
+
+def test_a_write_that_breaks_off_leaves_nothing(hub, tmp_path, capsys, monkeypatch):
+    def half(table, out):
+        out.write(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", half)
+    status, _, err = fetch(capsys, "mrpc", f"root={tmp_path}")
+    assert status == 2
+    assert err == [
+        f"peftbench: error: fetch data: cannot write {tmp_path}/glue/mrpc/train.parquet (No space left on device)"
+    ]
+    assert files(tmp_path) == []
+
+
+def test_a_root_that_is_a_file_is_one_line(hub, tmp_path, capsys):
+    (tmp_path / "root").write_text("")
+    status, _, (line,) = fetch(capsys, "mrpc", f"root={tmp_path / 'root'}")
+    assert status == 2
+    assert "cannot write" in line
+
+
+def test_an_unreachable_hub_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    """No fake: what the hub's library says where it cannot be asked."""
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    status, out, err = fetch(capsys, "mrpc", f"root={tmp_path}")
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("peftbench: error: fetch data mrpc: nyu-mll/glue cannot be read from the hub; connect")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("mprc root=x", "fetch data mprc: no such task; did you mean mrpc?"),
+        ("mrpc rot=x", "fetch data rot=x: expected task names and root=<folder>"),
+        ("mrpc", "into which folder? Give root=<folder> or set PEFTBENCH_DATA"),
+        ("lm root=x", "fetch data lm: no hub data set is known for it; put its files into the folder yourself, text/"),
+    ],
+)
+def test_a_wrong_word_is_one_line_before_anything_is_read(hub, words, message, capsys):
+    status, out, (line,) = fetch(capsys, *words.split())
+    assert (status, out, hub) == (2, [], [])
+    assert message in line
