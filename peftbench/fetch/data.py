@@ -115,7 +115,7 @@ def _fetch_split(spec: TaskSpec, split: str, root: Path) -> None:
         return
     except HubUnreachableError as error:
         raise HubUnreachableError(
-            f"fetch data {spec.name}: {HUB[spec.suite][0]} cannot be read from the hub; connect to the network and run"
+            f"fetch data {spec.name}: {HUB[spec.suite].repo} cannot be read from the hub; connect to the network and run"
             f" it again ({split} and what follows was not fetched)"
         ) from error
     rows = _write(file, columns)

@@ -193,7 +193,7 @@ def test_auto_is_the_folder_where_one_is_named_else_the_hub(tmp_path, monkeypatc
 
 
 def test_the_record_names_the_hubs_commit_and_no_local_folder(tmp_path):
-    repo, revision = HUB["glue"]
+    repo, revision = HUB["glue"].repo, HUB["glue"].revision
     assert open_source(TASKS["mrpc"], DataConfig("hub")).described == {
         "source": "hub", "repo": repo, "revision": revision,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Built-in sample data in the columns of the hub's GLUE and SuperGLUE, so that experiments run without a network.
+"""Built-in sample data in the columns of the hub's data sets, so that experiments run without a network.
 
 The sentences are invented and the labels follow from how they were built, so none is noise. They are made
 to be learnable from two thousand rows but not by counting shared words. Scores on them say whether a method
@@ -17,11 +17,14 @@ from peftbench.tasks.sample.grammar import cola
 from peftbench.tasks.sample.inference import ax, axb, mnli, rte, superglue_rte
 from peftbench.tasks.sample.pairs import mrpc, stsb
 from peftbench.tasks.sample.pronouns import axg, wnli, wsc
+from peftbench.tasks.sample.prose import lm
 from peftbench.tasks.sample.questions import qqp
 from peftbench.tasks.sample.reading import boolq, multirc, number_answers, number_queries, record
+from peftbench.tasks.sample.restaurants import e2e
 from peftbench.tasks.sample.reviews import sst2
 from peftbench.tasks.sample.senses import wic
 from peftbench.tasks.sample.task import Row, SampleTask, sizes
+from peftbench.tasks.sample.triples import dart, webnlg
 
 _MNLI_SIZES = {
     "train": 2000,
@@ -53,6 +56,10 @@ _TASKS = {
     # The labels of the diagnostic sets are public, on the hub too.
     "axb": SampleTask(axb, {"test": 400}, hidden=None),
     "axg": SampleTask(axg, {"test": 400}, words=(4, 30), hidden=None),
+    "e2e": SampleTask(e2e, sizes(train=1500, held_out=300), words=(1, 60), hidden=None),
+    "webnlg": SampleTask(webnlg, sizes(train=700, held_out=120), words=(0, 60), hidden=None),
+    "dart": SampleTask(dart, sizes(train=700, held_out=120), words=(0, 60), hidden=None),
+    "lm": SampleTask(lm, sizes(train=400, held_out=40), words=(8, 200), hidden=None),
 }
 
 SAMPLE_TASKS: tuple[str, ...] = tuple(_TASKS)
@@ -97,7 +104,7 @@ def _make_rows(spec: SampleTask, seed: str, split: str, count: int, seen: set[tu
     while len(rows) < count:
         made = spec.make(draw, split)
         block = made if isinstance(made, list) else [made]
-        texts = [tuple(value for value in row.values() if isinstance(value, str)) for row in block]
+        texts = [_texts(row) for row in block]
         fresh = seen.isdisjoint(texts) and len(set(texts)) == len(texts)
         if not fresh or not all(_presentable(row, spec.words) for row in texts):
             continue
@@ -106,6 +113,12 @@ def _make_rows(spec: SampleTask, seed: str, split: str, count: int, seen: set[tu
     if split.startswith("test") and spec.hidden is not None:
         return [{**row, **spec.hidden} for row in rows]
     return rows
+
+
+def _texts(row: Row) -> tuple[str, ...]:
+    """What tells one row from another."""
+    found = tuple(value for value in row.values() if isinstance(value, str))
+    return found or (repr(row),)
 
 
 def _presentable(texts: tuple[str, ...], words: tuple[int, int]) -> bool:
