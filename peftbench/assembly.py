@@ -18,6 +18,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.forms.base import Form
 from peftbench.tasks.base import TaskData
 from peftbench.tasks.registry import task_spec
+from peftbench.tasks.text_metrics import require_text_metrics
 from peftbench.training.batching import Rows
 from peftbench.training.optimizers import check_groups, check_paging
 
@@ -37,9 +38,12 @@ def check_machine(config: RunConfig) -> None:
     """Refuse what this machine cannot do, before data or weights are touched.
 
     Raises:
-        ConfigurationError: a paged optimizer without CUDA, or quantised weights without bitsandbytes.
+        ConfigurationError: a paged optimizer without CUDA, quantised weights without bitsandbytes, or texts to be
+            scored without what scores them.
     """
     check_paging(config.optimizer, config.trainer.device)
+    if (spec := task_spec(config.task.name)).convention is not None:
+        require_text_metrics(spec.metrics)
     if config.model.quantization is not None:
         require_bitsandbytes()
 

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import OPTIMIZERS, TASK_CONFIGS, DataConfig, ModelConfig, RunConfig, TaskConfig, TrainerConfig
+from peftbench.config import OPTIMIZERS, DataConfig, ModelConfig, RunConfig, TrainerConfig
 from peftbench.errors import ConfigurationError
 from peftbench.sparsity import SCHEDULES, Stages
 from peftbench.strict import build, did_you_mean
+from peftbench.task_config import TASK_CONFIGS, TaskConfig
 from peftbench.tasks.base import LIKELIHOOD
 from peftbench.tasks.registry import task_spec
 

@@ -64,7 +64,7 @@ def test_training_names_no_method(file):
 @pytest.mark.parametrize("file", sorted((PACKAGE / "methods").rglob("*.py")), ids=relative)
 def test_methods_name_no_task(file):
     assert {"mrpc", "rte", "mnli"} <= choices("task")
-    assert named(file, choices("task")) == []
+    assert named(file, choices("task") - {"lm"}) == []  # Also half of PEFT's CAUSAL_LM.
 
 
 @pytest.mark.parametrize("file", MODULES, ids=relative)

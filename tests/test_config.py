@@ -9,20 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from peftbench.compose import compose_run, conf_folder
-from peftbench.config import (
-    AdamW,
-    DataConfig,
-    ModelConfig,
-    Optimizer,
-    RunConfig,
-    TaskConfig,
-    TrainerConfig,
-    plain,
-    run_id,
-)
+from peftbench.config import AdamW, DataConfig, ModelConfig, Optimizer, RunConfig, TrainerConfig, plain, run_id
 from peftbench.errors import ConfigurationError
 from peftbench.methods.registry import method_class
 from peftbench.sparsity import SCHEDULES
+from peftbench.task_config import TASK_CONFIGS, TaskConfig
 from peftbench.tasks.registry import TASKS
 from peftbench.typed import typed
 
@@ -68,13 +59,16 @@ def test_a_schedules_yaml_has_its_classes_fields(name):
     assert set(values) == keys_of(SCHEDULES[values["schedule"]])
 
 
-@pytest.mark.parametrize(
-    ("group", "cls"), [("task", TaskConfig), ("model", ModelConfig), ("data", DataConfig), ("trainer", TrainerConfig)]
-)
+@pytest.mark.parametrize(("group", "cls"), [("model", ModelConfig), ("data", DataConfig), ("trainer", TrainerConfig)])
 def test_every_choice_of_a_group_has_its_classes_fields(group, cls):
     assert names(group)
     for name in names(group):
         assert set(yaml_of(group, name)) == keys_of(cls), name
+
+
+@pytest.mark.parametrize("name", names("task"))
+def test_a_tasks_yaml_has_its_classes_fields(name):
+    assert set(yaml_of("task", name)) == keys_of(TASK_CONFIGS.get(name, TaskConfig))
 
 
 def test_the_trainers_yaml_holds_the_classes_defaults():

@@ -34,7 +34,7 @@ def load(words, outputs=2):
 @pytest.mark.parametrize("family", sorted(TINY))
 def test_a_run_through_the_console_completes(family, words, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["peftbench"])
-    assert cli.exit_status([*words(family), "task=mrpc", "method=lora", "trainer.merge=true"]) == 0
+    assert cli.exit_status([*words(family), "task=mrpc", "task.form=head", "method=lora", "trainer.merge=true"]) == 0
     (path,) = (tmp_path / "outputs").rglob("record.json")
     record = json.loads(path.read_text())
     assert record["status"] == "completed"

@@ -242,11 +242,12 @@ def test_a_cache_that_cannot_be_written_is_one_line(registry, quick, monkeypatch
 
 
 def test_an_interruption_is_one_line_and_leaves_nothing(registry, monkeypatch, capsys):
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(conversion, "convert", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     status, _, err = fetch(capsys, "smollm2")
     assert (status, err) == (1, ["peftbench: error: fetch smollm2: interrupted; nothing half-done was kept"])
     assert models() == []
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 CHILD = """

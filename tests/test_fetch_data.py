@@ -33,15 +33,15 @@ def hub(monkeypatch):
 
     asked = Hub()
 
-    def reader(repo, revision):
+    def reader(place):
         def read(task, split):
-            assert (repo, revision) in HUB.values()
-            asked.append((repo.partition("/")[2], task, split))
+            assert place in HUB.values()
+            asked.append((place.repo.partition("/")[2], task, split))
             if split == asked.fail:
                 raise HubUnreachableError("gone")
             if (task, split) == MISSING:
                 raise FileNotFoundError(split)
-            if "super" in repo:
+            if "glue" not in place.repo or "super" in place.repo:
                 return NESTED
             return rows(task, split, 6)
 
@@ -81,6 +81,14 @@ def test_a_task_goes_where_its_benchmark_has_it_with_nested_columns(hub, tmp_pat
     assert {task for _, task, _ in hub} == {"record", "rte", "axb", "axg"}
     source = open_source(TASKS["record"], DataConfig("folder", str(tmp_path)))
     assert source.read("record", "train") == NESTED
+
+
+def test_a_release_has_a_folder_of_its_own(hub, tmp_path, capsys):
+    status, out, _ = fetch(capsys, "webnlg", "release=release_v2.1", f"root={tmp_path}")
+    assert status == 0
+    assert files(tmp_path) == [f"webnlg/release_v2.1/{split}.parquet" for split in ("test", "train", "validation")]
+    assert {task for _, task, _ in hub} == {"release_v2.1"}
+    assert "the official release has 12876" in out[0]
 
 
 def test_what_is_there_stays_and_is_not_read_again(hub, tmp_path, capsys):
@@ -160,9 +168,14 @@ def test_an_unreachable_hub_is_one_line_and_leaves_nothing(tmp_path, capsys):
     ("words", "message"),
     [
         ("mprc root=x", "fetch data mprc: no such task; did you mean mrpc?"),
-        ("mrpc rot=x", "fetch data rot=x: expected task names and root=<folder>"),
+        ("mrpc rot=x", "fetch data rot=x: expected task names, root=<folder>, and release or corpus=<name>"),
         ("mrpc", "into which folder? Give root=<folder> or set PEFTBENCH_DATA"),
-        ("lm root=x", "fetch data lm: no hub data set is known for it; put its files into the folder yourself, text/"),
+        (
+            "lm corpus=tiny_shakespeare root=x",
+            "text/tiny_shakespeare: not on the hub, which has wikitext2, wikitext2_raw",
+        ),
+        ("webnlg release=v9 root=x", "task.release: 'v9' is not one of challenge_2017, release_v2.1, release_v3.0_en"),
+        ("mrpc release=release_v2.1 root=x", "task.release: unknown key"),
     ],
 )
 def test_a_wrong_word_is_one_line_before_anything_is_read(hub, words, message, capsys):

@@ -4,80 +4,84 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError, HubUnreachableError
-from peftbench.strict import did_you_mean
+from peftbench.hub import settle_offline
+from peftbench.strict import build, did_you_mean
+from peftbench.task_config import TASK_CONFIGS, TaskConfig
 from peftbench.tasks.base import Columns, TaskSpec
-from peftbench.tasks.registry import TASKS
+from peftbench.tasks.registry import TASKS, configured
+from peftbench.tasks.sources import HUB, Source, open_source
 
 
 def fetch_data(words: Sequence[str]) -> None:
     """`peftbench fetch data <task> ... [root=<folder>]`: write `<root>/<suite>/<task>/<split>.parquet`.
 
+    Of a task with several releases or corpora `release=<name>` or `corpus=<name>` chooses another one.
     A file that is there already stays; a split that the hub has not is said and left out.
 
     Raises:
         ConfigurationError: an unknown word, task or root; the hub cannot be reached; the folder cannot be written.
     """
-    names, root = _read(words)
+    names, root, settings = _read(words)
     if not names:
         print("\n".join(data_lines()))
         return
-    specs = [_task(name) for name in names]
+    specs = [_task(name, settings) for name in names]
     folder = _root(root)
-    from peftbench.hub import settle_offline
-
+    sources = [open_source(spec, DataConfig(source="hub")) for spec in specs]
     settle_offline()
-    for spec in specs:
+    for spec, source in zip(specs, sources, strict=True):
         for part, split in _splits(spec):
-            _fetch_split(part, split, folder)
+            _fetch_split(source, part, split, folder)
 
 
 def data_lines() -> list[str]:
     """Which tasks' data can be fetched, and which training sets are in the folder that PEFTBENCH_DATA names."""
-    from peftbench.tasks.sources import HUB
-
-    can = [name for name, spec in TASKS.items() if spec.suite in HUB]
     root = os.environ.get("PEFTBENCH_DATA")
     lines = [
         "data, as Parquet files",
         "  peftbench fetch data <task> ... [root=<folder>]",
-        f"  tasks: {', '.join(can)}",
+        f"  tasks: {', '.join(TASKS)}",
     ]
     if not root:
         return [*lines, "  here: PEFTBENCH_DATA names no folder"]
-    here = [name for name, spec in TASKS.items() if _place(spec, "train", Path(root).expanduser()).is_file()]
+    folder = Path(root).expanduser()
+    here = [name for name in TASKS if _place(_configured(name, {}), "train", folder).is_file()]
     return [*lines, f"  here, in {root}: {', '.join(here) or 'none'}"]
 
 
-def _read(words: Sequence[str]) -> tuple[list[str], str | None]:
-    names, root = [], None
+_CHOOSING = ("release", "corpus")
+
+
+def _read(words: Sequence[str]) -> tuple[list[str], str | None, dict[str, str]]:
+    names, root, settings = [], None, {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             names.append(word)
         elif key == "root" and value:
             root = value
+        elif key in _CHOOSING and value:
+            settings[key] = value
         else:
-            raise ConfigurationError(f"fetch data {word}: expected task names and root=<folder>")
-    return names, root
+            raise ConfigurationError(
+                f"fetch data {word}: expected task names, root=<folder>, and {' or '.join(_CHOOSING)}=<name>"
+            )
+    return names, root, settings
 
 
-def _task(name: str) -> TaskSpec:
-    from peftbench.tasks.sources import HUB
+def _configured(name: str, settings: Mapping[str, str]) -> TaskSpec:
+    return configured(build(TASK_CONFIGS.get(name, TaskConfig), {"name": name, **settings}, "task", "fetch data"))
 
+
+def _task(name: str, settings: Mapping[str, str]) -> TaskSpec:
     if name not in TASKS:
         raise ConfigurationError(f"fetch data {name}: no such task{did_you_mean(name, TASKS)}")
-    spec = TASKS[name]
-    if spec.suite not in HUB:
-        place = "/".join(part for part in (spec.suite, spec.folder or "", "<split>.parquet") if part)
-        raise ConfigurationError(
-            f"fetch data {name}: no hub data set is known for it; put its files into the folder yourself, {place}"
-        )
-    return spec
+    return _configured(name, settings)
 
 
 def _root(given: str | None) -> Path:
@@ -100,14 +104,11 @@ def _place(spec: TaskSpec, split: str, root: Path) -> Path:
     return root / spec.suite / (spec.name if spec.folder is None else spec.folder) / f"{split}.parquet"
 
 
-def _fetch_split(spec: TaskSpec, split: str, root: Path) -> None:
-    from peftbench.tasks.sources import HUB, open_source
-
+def _fetch_split(source: Source, spec: TaskSpec, split: str, root: Path) -> None:
     file = _place(spec, split, root)
     if file.exists():
         print(f"{file}: already here")
         return
-    source = open_source(spec, DataConfig(source="hub"))
     try:
         columns = source.read(spec.name if spec.folder is None else spec.folder, split)
     except FileNotFoundError:
@@ -115,8 +116,8 @@ def _fetch_split(spec: TaskSpec, split: str, root: Path) -> None:
         return
     except HubUnreachableError as error:
         raise HubUnreachableError(
-            f"fetch data {spec.name}: {HUB[spec.suite].repo} cannot be read from the hub; connect to the network and run"
-            f" it again ({split} and what follows was not fetched)"
+            f"fetch data {spec.name}: {HUB[spec.suite].repo} cannot be read from the hub; connect to the network and"
+            f" run it again ({split} and what follows was not fetched)"
         ) from error
     rows = _write(file, columns)
     official = spec.official_rows.get(split, rows)

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from peftbench.backbones.heads import Head
-from peftbench.config import TaskConfig
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.base import Predictions, Split, TaskSpec
 from peftbench.tasks.scores import Scores, score
 from peftbench.training.batching import Rows

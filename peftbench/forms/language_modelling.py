@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from peftbench.config import LanguageModellingTask
 from peftbench.errors import ConfigurationError
 from peftbench.forms.likelihood import Likelihood, likelihood
 from peftbench.forms.text_rows import TextRows
+from peftbench.task_config import LanguageModellingTask
 from peftbench.tasks.base import Predictions, Split
 from peftbench.tasks.scores import Scores
 from peftbench.training.batching import Rows, TokenRows

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peftbench.backbones.heads import Head
-from peftbench.config import TaskConfig
 from peftbench.forms.base import Form
 from peftbench.forms.text_rows import TextRows, Wording
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.base import TaskSpec
 from peftbench.training.batching import Rows, evaluation_plan
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
-from peftbench.config import GenerationTask, TaskConfig
 from peftbench.forms.decoding import Decoding, generate
 from peftbench.forms.likelihood import Likelihood, likelihood
 from peftbench.forms.text_rows import TextRows
+from peftbench.task_config import GenerationTask, TaskConfig
 from peftbench.tasks.base import LIKELIHOOD, Predictions, Split, TaskSpec
 from peftbench.tasks.scores import Scores, score
 from peftbench.training.batching import Rows

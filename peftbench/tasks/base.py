@@ -28,11 +28,13 @@ class Parsed:
         texts: what is fed, one list of strings per input text.
         labels: numbers, one per row; None where the task has no classes.
         columns: whatever else of the rows metrics, heads and text formats need, by name.
+        source_rows: rows of the source that belong to the split; None: all of them.
     """
 
     texts: tuple[list[str], ...]
     labels: list | None
     columns: Columns = field(default_factory=dict)
+    source_rows: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable
 
@@ -34,47 +35,57 @@ def e2e_rows(columns: Columns, training: bool) -> Parsed:
     return grouped(sources, [[text] for text in columns["human_reference"]], training)
 
 
-_SEEN = frozenset(
-    [
-        "Airport",
-        "Astronaut",
-        "Building",
-        "City",
-        "ComicsCharacter",
-        "Food",
-        "Monument",
-        "SportsTeam",
-        "University",
-        "WrittenWork",
-    ]
-)
-"""WebNLG's categories with training rows."""
+_SEEN_2017 = frozenset((
+    "Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University",
+    "WrittenWork",
+))  # fmt: skip
+_SEEN_2018 = _SEEN_2017 | {"Artist", "Athlete", "CelestialBody", "MeanOfTransportation", "Politician"}
+WEBNLG_SEEN = {
+    "challenge_2017": _SEEN_2017,
+    "release_v2.1": _SEEN_2018,
+    "release_v3.0_en": _SEEN_2018 | {"Company"},
+}
+"""WebNLG's categories with training rows, by release."""
+
+_SCORED = frozenset({"", "seen", "unseen", "testdata_with_lex", "rdf-to-text-generation-test-data-with-refs-en"})
+"""Values of `test_category` whose rows are to be written and have references.
+
+The hub names each row's file there: its test sets also hold the same rows without references, the unseen ones a second
+time, and, of release 3, rows for semantic parsing.
+"""
 
 
-def webnlg_rows(columns: Columns, training: bool, opening: str = "") -> Parsed:
-    """WebNLG's entries, with `subset` seen or unseen where they are to be scored.
+def webnlg_rows(columns: Columns, training: bool, opening: str = "", seen: frozenset[str] = _SEEN_2017) -> Parsed:
+    """WebNLG's entries, with `subset` seen or unseen where both are to be scored.
 
-    Texts that annotators marked `toFix` are left out, as Prefix-Tuning's and LoRA's code does, and so are entries
-    without a text (release 3's test set holds some for parsing).
+    Texts that annotators marked `toFix` are left out, as Prefix-Tuning's and LoRA's code does, and entries without
+    another text with them.
 
     Args:
         columns: of the release's entries.
         training: see `grouped`.
         opening: what a source begins with.
+        seen: the categories that the release trains on.
+
+    Raises:
+        ValueError: no entry has a text, or a triple has not three parts.
     """
     sources, references, subset = [], [], []
-    named = columns.get("test_category") or [""] * len(columns["category"])
-    rows = zip(columns["modified_triple_sets"], columns["lex"], columns["category"], named, strict=True)
+    places = [(name or "").removesuffix(".xml") for name in columns.get("test_category", [""] * len(columns["lex"]))]
+    rows = zip(columns["modified_triple_sets"], columns["lex"], columns["category"], places, strict=True)
     for triples, lex, category, place in rows:
         marks = lex.get("comment") or ["good"] * len(lex["text"])
         texts = [text for text, mark in zip(lex["text"], marks, strict=True) if mark in ("good", "")]
-        if texts:
+        if texts and place in _SCORED:
             split = [tuple(part.strip() for part in triple.split(" | ")) for triple in triples["mtriple_set"][0]]
             sources.append(opening + triples_source(split))
             references.append(texts)
-            subset.append(place if place in ("seen", "unseen") else "seen" if category in _SEEN else "unseen")
-    parts = set(subset) if not training else set()
-    return grouped(sources, references, training, **({"subset": subset} if len(parts) > 1 else {}))
+            subset.append(place if place in ("seen", "unseen") else "seen" if category in seen else "unseen")
+    if not sources:
+        raise ValueError("no entry has a text that its annotators called good")
+    both = not training and len(set(subset)) > 1
+    found = grouped(sources, references, training, **({"subset": subset} if both else {}))
+    return dataclasses.replace(found, source_rows=sum(place in _SCORED for place in places))
 
 
 def dart_rows(columns: Columns, training: bool) -> Parsed:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.config import DataConfig, TaskConfig
+from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.base import Split, TaskData, TaskSpec
 from peftbench.tasks.sources import Source, load_split, open_source
 

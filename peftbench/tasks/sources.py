@@ -23,7 +23,7 @@ class Hub:
     Attributes:
         repo: the data set.
         revision: a commit, or the branch on which the hub itself keeps a script's data as Parquet.
-        configs: a task's folder to the data set's configuration, where the two differ.
+        configs: of the folders that it has, the data set's configuration; empty: every one, under its own name.
         splits: our name of a split to the data set's, where the two differ.
     """
 
@@ -40,11 +40,25 @@ HUB = {
     # GEM's copies of the next three have another schema: one reference a row, and their own row order.
     "e2e_nlg": Hub("tuetschek/e2e_nlg", _CONVERTED, {"": "default"}),
     "webnlg": Hub(
-        "webnlg-challenge/web_nlg", _CONVERTED, {"challenge_2017": "webnlg_challenge_2017"}, {"validation": "dev"}
+        "webnlg-challenge/web_nlg",
+        _CONVERTED,
+        {
+            "challenge_2017": "webnlg_challenge_2017",
+            "release_v2.1": "release_v2.1",
+            "release_v3.0_en": "release_v3.0_en",
+        },
+        {"validation": "dev"},
     ),
     "dart": Hub("Yale-LILY/dart", _CONVERTED, {"": "default"}),
     "text": Hub(
-        "Salesforce/wikitext", "main", {"wikitext2": "wikitext-2-raw-v1", "wikitext103": "wikitext-103-raw-v1"}
+        "Salesforce/wikitext",
+        "main",
+        {
+            "wikitext2": "wikitext-2-v1",
+            "wikitext2_raw": "wikitext-2-raw-v1",
+            "wikitext103": "wikitext-103-v1",
+            "wikitext103_raw": "wikitext-103-raw-v1",
+        },
     ),
 }
 """Suite to its place on the hub."""
@@ -69,7 +83,7 @@ def open_source(spec: TaskSpec, config: DataConfig) -> Source:
     """The configured source; `auto` is the folder where one is named, else the hub. Reads nothing yet.
 
     Raises:
-        ConfigurationError: `folder` without a folder, or a folder that is not there.
+        ConfigurationError: `folder` without a folder, a folder that is not there, or a corpus that the hub has not.
     """
     root = config.root or os.environ.get("PEFTBENCH_DATA") or None
     kind = config.source
@@ -80,7 +94,12 @@ def open_source(spec: TaskSpec, config: DataConfig) -> Source:
 
         return Source("sample", sample_split, {"source": "sample"})
     if kind == "hub":
-        hub = HUB[spec.suite]
+        hub, folder = HUB[spec.suite], spec.name if spec.folder is None else spec.folder
+        if hub.configs and folder not in hub.configs:
+            raise ConfigurationError(
+                f"{spec.suite}/{folder}: not on the hub, which has {', '.join(hub.configs)}; give a folder of Parquet"
+                " files (data=folder data.root=...)"
+            )
         return Source("hub", _hub_reader(hub), {"source": "hub", "repo": hub.repo, "revision": hub.revision})
     if root is None:
         raise ConfigurationError("data=folder needs data.root=<folder> or the environment variable PEFTBENCH_DATA")
@@ -167,7 +186,7 @@ def load_split(source: Source, spec: TaskSpec, split: str, training: bool = Fals
     classes = len(spec.labels) or max(map(len, parsed.columns.get("choices", ())), default=0)
     labels = None if parsed.labels is None else _labels(spec, parsed.labels, classes, where)
     marks = fingerprint(parsed.texts, labels, parsed.columns)
-    return Split(split, parsed.texts, labels, marks, parsed.columns, rows)
+    return Split(split, parsed.texts, labels, marks, parsed.columns, parsed.source_rows or rows)
 
 
 def _parsed(spec: TaskSpec, columns: Columns, training: bool, where: str) -> Parsed:

@@ -33,6 +33,6 @@ def test_counts_at_published_sizes(words, trained, effective, paper):
     config = compose_run([*words, "preset=none"])
     with torch.device("meta"):
         model = random_model(config.model, 2)
-    found = counts(*attach(config, model, "none", total_steps=1000))
+    found = counts(*attach(config, model, "none", total_steps=1000, length=128))
     assert (found.trained, found.effective, found.paper) == (trained, effective, paper)
     assert found.backbone + found.head == TOTALS[config.model.name]

@@ -11,10 +11,11 @@ from transformers import AutoConfig
 from peftbench.backbones.heads import auto_class, span_vectors
 from peftbench.backbones.loading import load_backbone
 from peftbench.compose import compose_run
-from peftbench.config import ModelConfig, TaskConfig
+from peftbench.config import ModelConfig
 from peftbench.errors import ConfigurationError
 from peftbench.forms.choice import Choice
 from peftbench.forms.spans import Spans
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.base import Split, TaskSpec
 from peftbench.training.meter import Meter
 

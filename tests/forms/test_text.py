@@ -8,12 +8,12 @@ from conftest import tiny_generator
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from peftbench.config import GenerationTask
 from peftbench.doors import Context
 from peftbench.forms.decoding import Decoding, generate
 from peftbench.forms.text import Text
 from peftbench.forms.text_rows import TextRows, Wording
 from peftbench.methods.registry import method_class
+from peftbench.task_config import GenerationTask
 from peftbench.tasks.base import Split, TaskSpec, TextFormat
 from peftbench.training.batching import TokenRows
 from peftbench.training.meter import Meter

@@ -63,7 +63,7 @@ def hidden(model, family, inputs, **more):
         return [states[m > 0] for states, m in zip(output, inputs["attention_mask"], strict=True)]
 
 
-def check(left, right, atol=2e-6):
+def check(left, right, atol=5e-6):
     for a, b in zip(left, right, strict=True):
         assert_close(a, b, rtol=0, atol=atol)
 
@@ -112,7 +112,7 @@ def test_a_missing_mask_is_one_of_ones(family):
     prompted(model)
     batch = padded(rows()[2:3], "right")
     with torch.no_grad():
-        assert_close(model(batch["input_ids"]).logits, model(**batch).logits, rtol=0, atol=2e-6)
+        assert_close(model(batch["input_ids"]).logits, model(**batch).logits, rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])
@@ -268,7 +268,7 @@ def test_a_step_behind_a_cache_is_the_last_step_of_the_whole(family, masked):
         cache = model(**heads, use_cache=True).past_key_values
         assert cache.get_seq_length() == inputs.provider.length + heads["input_ids"].shape[1]
         step = model(**(batch | {"input_ids": batch["input_ids"][:, -2:]}), past_key_values=cache, use_cache=True)
-        assert_close(step.logits, model(**batch).logits[:, -2:], rtol=0, atol=2e-6)
+        assert_close(step.logits, model(**batch).logits[:, -2:], rtol=0, atol=5e-6)
 
 
 @each_generator

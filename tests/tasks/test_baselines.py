@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from peftbench.config import DataConfig, TaskConfig
+from peftbench.config import DataConfig
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.base import Split
 from peftbench.tasks.baselines import baselines
 from peftbench.tasks.protocols import load_task

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 from test_sample import digest, word_overlap
 
-from peftbench.config import DataConfig, TaskConfig
+from peftbench.config import DataConfig
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import TASKS
 from peftbench.tasks.sample import SAMPLE_TASKS, sample_split

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED
 
-from peftbench.config import DataConfig, TaskConfig
+from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import TASKS
 from peftbench.tasks.scores import score

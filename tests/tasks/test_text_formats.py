@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from conftest import SHARED
 
-from peftbench.config import DataConfig, TaskConfig
+from peftbench.config import DataConfig
+from peftbench.task_config import TaskConfig
 from peftbench.tasks.base import Parsed, Split
 from peftbench.tasks.glue import AX, GLUE
 from peftbench.tasks.protocols import load_task
