@@ -38,6 +38,7 @@ class GenerationTask(TaskConfig):
 
     Attributes:
         max_target_length: tokens of a target that is trained on, its end token counted.
+        label_smoothing: ε, the share of a target token's probability that every token of the vocabulary shares.
         max_new_tokens: tokens generated at most.
         beams: of the beam search; 1: greedy.
         length_penalty: exponent of the length by which a beam's log-likelihood is divided.
@@ -46,6 +47,7 @@ class GenerationTask(TaskConfig):
     """
 
     max_target_length: int = bounded(96, at_least=2)
+    label_smoothing: float = bounded(0.0, at_least=0, at_most=0.99)
     max_new_tokens: int = bounded(64, at_least=1)
     beams: int = bounded(5, at_least=1)
     length_penalty: float = 1.0

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from peftbench.backbones.heads import Head
 from peftbench.forms.base import Form
 from peftbench.forms.text_rows import TextRows, Wording
-from peftbench.task_config import TaskConfig
+from peftbench.task_config import GenerationTask, TaskConfig
 from peftbench.tasks.base import TaskSpec
 from peftbench.training.batching import Rows, evaluation_plan
 
@@ -31,6 +31,7 @@ class Likelihood(Form):
         super().__init__(spec, task, model, tokenizer)
         self.wording = Wording(model, tokenizer)
         self._asked: Tensor | None = None
+        self._smoothing = task.label_smoothing if isinstance(task, GenerationTask) else 0.0
         model.get_output_embeddings().register_forward_pre_hook(self._narrow)  # type: ignore[operator]
 
     def _narrow(self, _: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -50,8 +51,9 @@ class Likelihood(Form):
             self._asked = None
 
     def loss(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Mean over the batch's target tokens of -log P(token)."""
-        return F.cross_entropy(self._target_logits(inputs), inputs["target_ids"])
+        """Mean over the batch's target tokens of -log P(token), labels smoothed where the task says so."""
+        logits = self._target_logits(inputs)
+        return F.cross_entropy(logits, inputs["target_ids"], label_smoothing=self._smoothing)
 
     @torch.no_grad()
     def numbers(self, rows: Rows) -> np.ndarray:

@@ -64,6 +64,16 @@ def padded(rows: list[np.ndarray], fill: int) -> torch.Tensor:
     return torch.tensor([[*row.tolist(), *[fill] * (width - len(row))] for row in rows])
 
 
+def test_smoothed_labels_are_torchs(tiny_folder_of):
+    plain, smooth = (form("gpt2", tiny_folder_of) for _ in range(2))
+    smooth = Text(TASK, GenerationTask("made_up", max_length=64, label_smoothing=0.1), smooth.model, smooth.tokenizer)
+    batch = plain.tokenise(split()).batch(np.arange(4), torch.device("cpu"))
+    log_p = F.log_softmax(plain._target_logits(batch), -1)
+    chosen = log_p.gather(1, batch["target_ids"][:, None])[:, 0]
+    torch.testing.assert_close(plain.loss(batch), -chosen.mean())
+    torch.testing.assert_close(smooth.loss(batch), -(0.9 * chosen + 0.1 * log_p.mean(-1)).mean())
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_loss_is_transformers_own_with_every_other_label_ignored(family, tiny_folder_of):
     ours = form(family, tiny_folder_of)
