@@ -199,6 +199,9 @@ def result_table(record: Mapping[str, Any]) -> Table:
         table.add_row("seconds per epoch", f"{timing['epoch_median_s']:.1f}")
     else:
         table.add_row("seconds of training", f"{timing['train_s']:.1f} (no whole epoch)")
+    if timing["tokens_per_s"] is not None:
+        table.add_row("seconds per step", f"{timing['step_mean_s']:.3g}")
+        table.add_row("tokens per second", f"{timing['tokens_per_s']:,.0f}")
     table.add_row("checkpoint", f"{selection['rule']}, step {selection['step']}")
     return table
 

@@ -144,6 +144,7 @@ class Loop:
             loss = self._step(plan, batch, lengths)
             state.step += 1
             state.in_epoch += 1
+            self.meter.steps += 1
             self.reporter.advance(1)
             if state.step % self.settings.log_every == 0:
                 apart = {} if self.penalty is None else {"penalty": float(self.penalty)}

@@ -18,7 +18,7 @@ class Meter:
 
     Attributes:
         epoch_s: training seconds of each whole epoch. train_s: of all steps, those of a broken-off epoch too.
-        eval_s, checkpoint_s: what the two took. tokens: real tokens trained on.
+        eval_s, checkpoint_s: what the two took. steps: optimizer steps. tokens: real tokens trained on.
         padded_tokens: tokens with padding. generation_s, generated_tokens: of texts written.
     """
 
@@ -27,6 +27,7 @@ class Meter:
     train_s: float = 0.0
     eval_s: float = 0.0
     checkpoint_s: float = 0.0
+    steps: int = 0
     tokens: int = 0
     padded_tokens: int = 0
     generation_s: float = 0.0
@@ -46,11 +47,10 @@ class Meter:
             "epoch_median_s": round(statistics.median(self.epoch_s), 3) if self.epoch_s else None,
             "eval_s": round(self.eval_s, 3),
             "checkpoint_s": round(self.checkpoint_s, 3),
+            "step_mean_s": round(self.train_s / self.steps, 4) if self.steps else None,
             "tokens_per_s": _rate(self.tokens, self.train_s),
             "generation_s": round(self.generation_s, 3),
-            "generated_tokens_per_s": round(self.generated_tokens / self.generation_s, 1)
-            if self.generation_s
-            else None,
+            "generated_tokens_per_s": _rate(self.generated_tokens, self.generation_s),
             "padding_share": round(1 - self.tokens / self.padded_tokens, 4) if self.padded_tokens else None,
         }
 
