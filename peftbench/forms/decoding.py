@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from peftbench.training.batching import TokenRows, collate, evaluation_plan
 from peftbench.training.meter import Meter
@@ -22,7 +23,8 @@ class Decoding:
         max_new_tokens: its tokens at most.
         beams: 1: greedy.
         length_penalty: exponent of the length that a beam's log-likelihood is divided by.
-        no_repeat_ngram: no n-gram of so many tokens twice; 0: any.
+        no_repeat_ngram: no n-gram of so many tokens twice in what is written; 0: any. The source does not count, as in
+            LoRA's code: an attribute's value may be copied.
     """
 
     max_new_tokens: int
@@ -57,6 +59,8 @@ def generate(
     was_training = model.training
     model.eval()
     settings = _settings(model, tokenizer, decoding)
+    own: Any = model.generation_config
+    model.generation_config = settings  # type: ignore[assignment]  # Else its own fill whatever ours leaves open.
     texts: dict[int, str] = {}
     began = meter.now()
     for which in evaluation_plan(prompts.lengths, max(1, batch_size // decoding.beams)):
@@ -64,16 +68,35 @@ def generate(
         both = model.config.is_encoder_decoder  # type: ignore[union-attr]
         if not both:
             batch = _to_the_right(batch)
+        begin = 0 if both else batch["input_ids"].shape[1]
         with accelerator.autocast():
-            tokens = model.generate(**batch, generation_config=settings)  # type: ignore[operator]
-        written = tokens if both else tokens[:, batch["input_ids"].shape[1] :]
+            tokens = model.generate(  # type: ignore[operator]
+                **batch, generation_config=settings, logits_processor=_processors(decoding, begin)
+            )
+        written = tokens[:, begin:]
         meter.generated_tokens += int((written != tokenizer.pad_token_id).sum())
         found = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         texts |= dict(zip(which.tolist(), found, strict=True))
         progress(len(texts))
     meter.generation_s += meter.now() - began
+    model.generation_config = own
     model.train(was_training)
     return [texts[row] for row in range(len(prompts))]
+
+
+class _NoRepeat(LogitsProcessor):
+    """No n-gram twice after position `begin`."""
+
+    def __init__(self, ngram: int, begin: int):
+        self._ban, self._begin = NoRepeatNGramLogitsProcessor(ngram), begin
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        return self._ban(input_ids[:, self._begin :], scores)  # type: ignore[arg-type]
+
+
+def _processors(decoding: Decoding, begin: int) -> LogitsProcessorList:
+    ngram = decoding.no_repeat_ngram
+    return LogitsProcessorList([_NoRepeat(ngram, begin)] if ngram else [])
 
 
 def _to_the_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -102,7 +125,6 @@ def _settings(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
     return GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
         num_beams=decoding.beams,
-        no_repeat_ngram_size=decoding.no_repeat_ngram,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted({tokenizer.eos_token_id, *ends} - {None}),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from peftbench.doors import Context
-from peftbench.forms.decoding import Decoding, generate
+from peftbench.forms.decoding import Decoding, _processors, generate
 from peftbench.forms.text import Text
 from peftbench.forms.text_rows import TextRows, Wording
 from peftbench.methods.registry import method_class
@@ -150,19 +150,44 @@ def test_a_row_alone_writes_what_it_writes_in_a_batch(family, method, beams, tin
     assert len(set(together)) > 1
 
 
-def test_generation_is_transformers_own_in_the_rows_order(tiny_folder_of):
-    ours = form("gpt2", tiny_folder_of)
+@pytest.mark.parametrize(("family", "ngram"), [("gpt2", 0), ("t5", 0), ("t5", 2)])
+def test_generation_is_transformers_own_in_the_rows_order(family, ngram, tiny_folder_of):
+    ours = form(family, tiny_folder_of)
     rows = ours.tokenise(split())
-    written = generate(
-        ours.model, rows.prompts, Decoding(5, 2, 0.8, 2), ours.tokenizer, ours.accelerator, 4, ours.meter
-    )
+    settings = Decoding(5, 2, 0.8, ngram)
+    written = generate(ours.model, rows.prompts, settings, ours.tokenizer, ours.accelerator, 4, ours.meter)
     for i, text in enumerate(written):
         prompt = torch.from_numpy(rows.prompts.row(i))[None]
         tokens = ours.model.generate(
             prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=5, num_beams=2, length_penalty=0.8,
-            no_repeat_ngram_size=2, do_sample=False, eos_token_id=3, pad_token_id=ours.tokenizer.pad_token_id,
+            no_repeat_ngram_size=ngram, do_sample=False, eos_token_id=3, pad_token_id=ours.tokenizer.pad_token_id,
         )  # fmt: skip
-        assert text == ours.tokenizer.decode(tokens[0, prompt.shape[1] :], skip_special_tokens=True)
+        begin = prompt.shape[1] if family == "gpt2" else 0
+        assert text == ours.tokenizer.decode(tokens[0, begin:], skip_special_tokens=True)
+
+
+def test_a_source_may_be_copied_and_a_text_may_not_repeat_itself():
+    ids = torch.tensor([[5, 6, 7, 5, 6]])
+    scores = torch.zeros(1, 9)
+    whole = _processors(Decoding(8, no_repeat_ngram=3), 0)(ids, scores.clone())  # type: ignore[arg-type]
+    written = _processors(Decoding(8, no_repeat_ngram=3), 3)(ids, scores.clone())  # type: ignore[arg-type]
+    assert torch.isinf(whole).nonzero().tolist() == [[0, 7]]
+    assert not torch.isinf(written).any()
+    assert len(_processors(Decoding(8), 3)) == 0
+
+
+def test_a_checkpoints_own_settings_neither_count_nor_change(tiny_folder_of):
+    ours = form("gpt2", tiny_folder_of)
+    prompts = ours.tokenise(split()).prompts
+
+    def written():
+        return generate(ours.model, prompts, Decoding(6, 2), ours.tokenizer, ours.accelerator, 8, ours.meter)
+
+    plain = written()
+    own = ours.model.generation_config
+    own.repetition_penalty, own.suppress_tokens, own.early_stopping = 50.0, list(range(100, 590)), True  # type: ignore
+    assert written() == plain
+    assert ours.model.generation_config is own
 
 
 def test_sources_of_decoders_end_in_their_separator(tiny_folder_of):
