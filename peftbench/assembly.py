@@ -133,10 +133,13 @@ def check_length(model: torch.nn.Module, max_length: int, virtual_tokens: int = 
     if limit is None or max_length + virtual_tokens <= limit:
         return
     if not virtual_tokens:
-        raise ConfigurationError(f"task.max_length: {max_length} exceeds the backbone's {limit} positions")
+        raise ConfigurationError(
+            f"task.max_length: inputs of up to {max_length} tokens exceed the backbone's {limit} positions (source and"
+            " target share a decoder's: task.max_target_length, task.max_new_tokens)"
+        )
     raise ConfigurationError(
-        f"task.max_length: {max_length} and the method's {virtual_tokens} virtual tokens exceed the backbone's "
-        f"{limit} positions; use fewer of either"
+        f"task.max_length: inputs of up to {max_length} tokens and the method's {virtual_tokens} virtual tokens exceed"
+        f" the backbone's {limit} positions; use fewer of either"
     )
 
 

@@ -203,7 +203,7 @@ class Run:
         if self.config.trainer.score_untrained:
             file = self.folder.path / "untrained.json"
             if not file.is_file():
-                scores = self.scorer.results(self.spec, self.data, {})["metrics"]
+                scores, _ = self.scorer.result(self.selection[0])
                 write_texts(self.folder.path, self.rows, "untrained-")
                 write_text(file, json.dumps(scores, indent=1) + "\n")
             self.record["untrained"] = json.loads(file.read_text(encoding="utf-8"))

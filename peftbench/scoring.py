@@ -56,6 +56,7 @@ class Scorer:
             known: `numbers` that are known already, by split.
         """
         metrics, predictions = {}, {}
+        self._form.written.clear()  # What an earlier state of the model wrote.
         for name in data.evaluations:
             scores, predictions[name] = self.result(name, known.get(name))
             metrics |= scores
@@ -65,7 +66,7 @@ class Scorer:
             "metric_versions": implementations(spec),
             "baselines": {name: baselines(spec, data.train, rows) for name, rows in data.evaluations.items()},
             "illegal_outputs": illegal,
-            "flags": suspicions(predictions, illegal),
+            "flags": [*suspicions(predictions, illegal), *self._form.told.values()],
         }
 
 

@@ -43,7 +43,7 @@ class GenerationTask(TaskConfig):
         beams: of the beam search; 1: greedy.
         length_penalty: exponent of the length by which a beam's log-likelihood is divided.
         no_repeat_ngram: no n-gram of so many tokens twice in one output; 0: any.
-        test: whether the test split is written too, once, at the end.
+        test: whether the test split is written too, once, at the end (of Algorithm 1, of every stage).
     """
 
     max_target_length: int = bounded(96, at_least=2)
@@ -63,7 +63,7 @@ class LanguageModellingTask(TaskConfig):
         corpus: folder of its text. objective: `plain`, every token; `prefix`, those after a random prefix.
     """
 
-    corpus: str = "wikitext2"
+    corpus: str = "wikitext2_raw"
     objective: Literal["plain", "prefix"] = "plain"
 
 

@@ -13,7 +13,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.sparsity import SCHEDULES, Stages
 from peftbench.strict import build, did_you_mean
 from peftbench.task_config import TASK_CONFIGS, TaskConfig
-from peftbench.tasks.base import LIKELIHOOD
+from peftbench.tasks.base import LIKELIHOOD, LOWER_IS_BETTER
 from peftbench.tasks.registry import task_spec
 
 _TOP_LEVEL = (
@@ -137,7 +137,7 @@ def _check_task(task: TaskConfig) -> None:
             f"task.selection_metric: {task.selection_metric!r} is not a metric of {task.name}{near}"
             f" (its metrics: {', '.join(known)})"
         )
-    if task.selection_metric in ("perplexity", "ter", "meteor"):
+    if task.selection_metric in LOWER_IS_BETTER | {"meteor"}:
         raise ConfigurationError(
             f"task.selection_metric={task.selection_metric}: what selects grows with quality and is known everywhere;"
             " take log_likelihood or bleu"

@@ -43,6 +43,7 @@ RANGES = {
     "trainer.max_grad_norm": (float, 1e-3, 100),
     "task.max_length": (int, 8, 512),
     "task.label_smoothing": (float, 0, 0.5),
+    "task.max_new_tokens": (int, 1, 512),
     "task.beams": (int, 1, 20),
     "task.length_penalty": (float, 0, 2),
     "task.no_repeat_ngram": (int, 0, 10),

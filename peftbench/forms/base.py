@@ -31,6 +31,7 @@ class Form(ABC):
     Attributes:
         accelerator, batch_size, meter: of evaluations; see `ready`.
         written: texts that the model has written, by split.
+        told: what a reader of the scores should know of lengths, by what it is about.
         progress: called with the rows done and the rows there are, where rows take long.
     """
 
@@ -44,6 +45,7 @@ class Form(ABC):
     def __init__(self, spec: TaskSpec, task: TaskConfig, model: nn.Module, tokenizer: Any):
         self.spec, self.task, self.model, self.tokenizer = spec, task, model, tokenizer
         self.written: dict[str, list[str]] = {}
+        self.told: dict[str, str] = {}
         self.progress = lambda *_: None
 
     def ready(self, accelerator: Accelerator, batch_size: int, meter: Meter) -> None:

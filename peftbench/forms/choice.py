@@ -98,7 +98,7 @@ class Choice(Form):
         was_training = self.model.training
         self.model.eval()
         numbers = np.full((len(rows), int(np.diff(rows.starts).max())), -np.inf, np.float32)
-        for which in evaluation_plan(rows.lengths, self.batch_size):
+        for which in evaluation_plan(rows.lengths, self.batch_size, np.diff(rows.starts)):
             with self.accelerator.autocast():
                 scores = self._scores(rows.batch(which, self.accelerator.device)).float().cpu().numpy()
             numbers[which, : scores.shape[1]] = scores

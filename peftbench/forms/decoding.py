@@ -43,8 +43,8 @@ def generate(
     batch_size: int,
     meter: Meter,
     progress: Callable[[int], None] = lambda _: None,
-) -> list[str]:
-    """One text per prompt, in the prompts' order. Leaves the model's mode as it was.
+) -> tuple[list[str], int]:
+    """One text per prompt, in the prompts' order, and how many of them reached no end. Leaves the model as it was.
 
     Args:
         model: a decoder or an encoder-decoder.
@@ -61,27 +61,32 @@ def generate(
     settings = _settings(model, tokenizer, decoding)
     own: Any = model.generation_config
     model.generation_config = settings  # type: ignore[assignment]  # Else its own fill whatever ours leaves open.
+    ends = torch.tensor(settings.eos_token_id, device=accelerator.device)
     texts: dict[int, str] = {}
+    unfinished = 0
     began = meter.now()
     for which in evaluation_plan(prompts.lengths, max(1, batch_size // decoding.beams)):
         batch = collate(prompts, which, accelerator.device)
         both = model.config.is_encoder_decoder  # type: ignore[union-attr]
         if not both:
             batch = _to_the_right(batch)
-        begin = 0 if both else batch["input_ids"].shape[1]
+        begin = 1 if both else batch["input_ids"].shape[1]  # An encoder-decoder's text begins after its start token.
         with accelerator.autocast():
             tokens = model.generate(  # type: ignore[operator]
                 **batch, generation_config=settings, logits_processor=_processors(decoding, begin)
             )
         written = tokens[:, begin:]
-        meter.generated_tokens += int((written != tokenizer.pad_token_id).sum())
+        ended = torch.isin(written, ends)
+        counts = torch.where(ended.any(1), ended.int().argmax(1) + 1, written.shape[1])
+        meter.generated_tokens += int(counts.sum())
+        unfinished += int((~ended.any(1)).sum())
         found = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         texts |= dict(zip(which.tolist(), found, strict=True))
         progress(len(texts))
     meter.generation_s += meter.now() - began
     model.generation_config = own
     model.train(was_training)
-    return [texts[row] for row in range(len(prompts))]
+    return [texts[row] for row in range(len(prompts))], unfinished
 
 
 class _NoRepeat(LogitsProcessor):

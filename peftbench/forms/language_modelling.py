@@ -13,7 +13,7 @@ from peftbench.forms.text_rows import TextRows
 from peftbench.task_config import LanguageModellingTask
 from peftbench.tasks.base import Predictions, Split
 from peftbench.tasks.scores import Scores
-from peftbench.training.batching import Rows, TokenRows
+from peftbench.training.batching import Rows
 
 _CUTS = 20231206
 
@@ -52,8 +52,7 @@ class LanguageModelling(Likelihood):
 
     def _blocks(self, texts: list[str]) -> list[list[int]]:
         end = self.tokenizer.eos_token_id
-        rows = [ids for ids in self.wording.plain(texts) if ids]
-        stream = TokenRows.of([[*ids, end] for ids in rows], end).tokens.tolist()
+        stream = [token for ids in self.wording.plain(texts) if ids for token in (*ids, end)]
         length = self.task.max_length
         blocks = [stream[start : start + length] for start in range(0, len(stream), length)]
         return [block for block in blocks if len(block) > 1]

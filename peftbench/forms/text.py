@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,9 +37,7 @@ class Text(Likelihood):
         task = self.task
         if isinstance(task, GenerationTask):
             return Decoding(task.max_new_tokens, task.beams, task.length_penalty, task.no_repeat_ngram)
-        longest = max(
-            (len(row) for row in self.wording.targets(self.format.targets, _ANSWER_TOKENS)), default=_ANSWER_TOKENS
-        )
+        longest = max((len(row) for row in self.wording.targets(self.format.targets)), default=_ANSWER_TOKENS)
         return Decoding(longest)
 
     @staticmethod
@@ -51,7 +50,8 @@ class Text(Likelihood):
 
     def tokenise(self, split: Split) -> Rows:
         """Sources cut to `max_length`, and the examples of a split that has targets."""
-        prompts = self.wording.prompts(self.format.sources(split), self.task.max_length)
+        prompts, cut = self.wording.prompts(self.format.sources(split), self.task.max_length, self.format.cut)
+        self._tell(f"sources of {split.name} cut to {self.task.max_length} tokens", cut, len(prompts))
         row_of, targets = np.zeros(0, np.int64), []
         if split.labels is not None or not self.spec.labels:
             row_of, targets = self.format.pairs(split)
@@ -61,16 +61,22 @@ class Text(Likelihood):
             row_of, first = np.unique(row_of, return_index=True)
             targets = [targets[i] for i in first]
         limit = self.task.max_target_length if isinstance(self.task, GenerationTask) else _ANSWER_TOKENS
-        return TextRows.of(self.wording, prompts, row_of, self.wording.targets(targets, limit))
+        wanted = self.wording.targets(targets)
+        self._tell(
+            f"targets of {split.name} cut to {limit} tokens", sum(len(row) > limit for row in wanted), len(wanted)
+        )
+        return TextRows.of(self.wording, prompts, row_of, [row[:limit] for row in wanted])
 
     def predict(self, split: Split, rows: Rows, numbers: np.ndarray | None = None) -> Predictions:
         """What the model writes, as the task reads it."""
         assert isinstance(rows, TextRows)
-        texts = generate(
+        texts, unfinished = generate(
             self.model, rows.prompts, self.decoding, self.tokenizer, self.accelerator, self.batch_size, self.meter,
             lambda done: self.progress(split.name, done, len(split)),
         )  # fmt: skip
         self.written[split.name] = texts
+        limit = f"{self.decoding.max_new_tokens} tokens"
+        self._tell(f"texts on {split.name} stopped at {limit} without an end", unfinished, len(texts))
         return self.format.read(texts, split)
 
     def scores(self, split: Split, rows: Rows, numbers: np.ndarray, predictions: Predictions) -> dict[str, Scores]:
@@ -79,6 +85,12 @@ class Text(Likelihood):
         if self.spec.kind == "generate":
             found[split.name] |= likelihood(rows, numbers)
         return found
+
+    def _tell(self, what: str, count: int, total: int) -> None:
+        """Note how many of a split are concerned, the last word on it being the one that stands."""
+        self.told.pop(what, None)
+        if count:
+            self.told[what] = f"{what}: {count} of {total}"
 
     def illegal(self) -> dict[str, int]:
         """How many texts are none of the task's answers (Lester et al., 2021, §3.2 on models that never emit one)."""
@@ -103,5 +115,6 @@ class Text(Likelihood):
         """The likelihood alone where that selects: writing every text takes many times longer."""
         if metric in LIKELIHOOD:
             return likelihood(rows, self.numbers(rows))
-        predictions = self.predict(split, rows)
-        return score(self.spec, split, predictions)[split.name]
+        # Of written texts the one metric: METEOR's program alone takes as long as everything else.
+        spec = replace(self.spec, metrics=(metric,), subset=None) if self.spec.convention else self.spec
+        return score(spec, split, self.predict(split, rows))[split.name]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from peftbench.training.batching import TokenRows, collate
+from peftbench.errors import ConfigurationError
+from peftbench.training.batching import TokenRows, collate, spelled_out
 
 
 class Wording:
@@ -31,39 +32,54 @@ class Wording:
     def __init__(self, model: nn.Module, tokenizer: Any):
         shape: Any = model.config
         self._tokenizer, self.pad, self._end = tokenizer, tokenizer.pad_token_id, tokenizer.eos_token_id
-        self.start: int | None = shape.decoder_start_token_id if shape.is_encoder_decoder else None
+        self.start: int | None = None
         self._separator, self._space = [], ""
-        if self.start is None:
+        if shape.is_encoder_decoder:
+            self.start = getattr(shape, "decoder_start_token_id", None)
+            if self.start is None:
+                raise ConfigurationError(
+                    "model: its config.json has no decoder_start_token_id, which writing starts from"
+                )
+        else:
             special = tokenizer.bos_token_id is not None and tokenizer.bos_token_id == self._end
-            self._separator = [self._end] if special else self._ids(["\n"], add_special_tokens=False)[0]
+            self._separator = [self._end] if special else self.plain(["\n"])[0]
             # After the special token a text begins as it does inside a sentence, with its space.
             self._space = " " if special else ""
 
     def _ids(self, texts: Sequence[str], **options: Any) -> list[list[int]]:
-        # A text that spells the end token stays a text.
-        end = self._tokenizer.eos_token
-        plain = [text.replace(end, f"{end[0]} {end[1:]}") for text in texts]
-        return (
-            self._tokenizer(plain, return_attention_mask=False, verbose=False, **options)["input_ids"] if plain else []
-        )
+        texts = spelled_out(texts, self._tokenizer)
+        found = self._tokenizer(texts, return_attention_mask=False, verbose=False, **options) if texts else {}
+        return found.get("input_ids", [])
 
     def plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Texts without any special token."""
         return self._ids(texts, add_special_tokens=False)
 
-    def prompts(self, sources: Sequence[str], max_length: int) -> list[list[int]]:
-        """What a text is written after, N rows: the source cut to `max_length` tokens, a decoder's separator."""
-        rows = self._ids(sources, truncation=True, max_length=max_length)
-        if self.start is not None:
-            return rows
-        return [row[: -1 if row and row[-1] == self._end else None] + self._separator for row in rows]
+    def prompts(
+        self, sources: Sequence[str], max_length: int, side: Literal["left", "right"] = "right"
+    ) -> tuple[list[list[int]], int]:
+        """What a text is written after, N rows: the source cut to `max_length` tokens on a side, a decoder's separator.
 
-    def targets(self, texts: Sequence[str], limit: int) -> list[list[int]]:
-        """Targets with their end token, cut to `limit` tokens."""
+        Returns:
+            The rows, and how many sources were cut.
+        """
+        whole = self._ids(sources)
+        cut = [i for i, row in enumerate(whole) if len(row) > max_length]
+        before, self._tokenizer.truncation_side = self._tokenizer.truncation_side, side
+        shorter = self._ids([sources[i] for i in cut], truncation=True, max_length=max_length)
+        self._tokenizer.truncation_side = before
+        rows = whole
+        for i, row in zip(cut, shorter, strict=True):
+            rows[i] = row
         if self.start is not None:
-            return self._ids(texts, truncation=True, max_length=limit)
-        rows = self._ids([f"{self._space}{text}" for text in texts], add_special_tokens=False)
-        return [[*row[: limit - 1], self._end] for row in rows]
+            return rows, len(cut)
+        return [row[: -1 if row and row[-1] == self._end else None] + self._separator for row in rows], len(cut)
+
+    def targets(self, texts: Sequence[str]) -> list[list[int]]:
+        """Targets with their end token; whoever cuts one cuts its end off too, so that no stop is learned there."""
+        if self.start is not None:
+            return self._ids(texts)
+        return [[*row, self._end] for row in self.plain([f"{self._space}{text}" for text in texts])]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ Predictions = np.ndarray | list[str]
 LIKELIHOOD = ("log_likelihood", "perplexity")
 """Metrics of a language model's references: mean nats per target token, and exp of their negative."""
 
+LOWER_IS_BETTER = frozenset({"ter", "perplexity"})
+"""Metrics that fall as quality grows; of every other one more is better."""
+
 
 @dataclass(frozen=True)
 class Parsed:
@@ -47,6 +50,7 @@ class TextFormat:
         read: generated texts, one per row, as predictions.
         targets: every target there is, where they are few and known; () where they are free text.
         legal: whether a generated text names a prediction at all; None: every text does.
+        cut: where a source that is too long loses its tokens: on the side where its longest part stands.
     """
 
     sources: Callable[[Split], list[str]]
@@ -54,6 +58,7 @@ class TextFormat:
     read: Callable[[list[str], Split], Predictions]
     targets: tuple[str, ...] = ()
     legal: Callable[[str], bool] | None = None
+    cut: Literal["left", "right"] = "right"
 
 
 @dataclass(frozen=True)

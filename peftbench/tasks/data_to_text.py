@@ -10,7 +10,8 @@ import numpy as np
 
 from peftbench.tasks.base import Columns, Parsed, Split, TextFormat
 
-_SLOT = re.compile(r"\s*([^,\[\]]+?)\[([^\]]*)\]")
+_SLOT = re.compile(r"\s*([^,\[\]]+?)\[([^\[\]]*)\]")
+_LIST = re.compile(rf"{_SLOT.pattern}(?:,{_SLOT.pattern})*\s*")
 _E2E_NAMES = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}
 """Attributes as Prefix-Tuning's and LoRA's E2E files name them; the others keep their names."""
 
@@ -24,7 +25,7 @@ def e2e_source(representation: str) -> str:
         ValueError: it is not a list of `attribute[value]`.
     """
     slots = _SLOT.findall(representation)
-    if not slots:
+    if not _LIST.fullmatch(representation):
         raise ValueError(f"{representation!r} is not a meaning representation such as 'name[Cotto], food[Thai]'")
     return " | ".join(f"{_E2E_NAMES.get(name, name)} : {value}" for name, value in slots)
 
@@ -112,8 +113,15 @@ def triples_source(triples: Iterable[tuple[str, ...]]) -> str:
 
 
 def text_rows(columns: Columns, training: bool) -> Parsed:
-    """A corpus: the texts that hold more than spaces."""
-    return Parsed(([text for text in columns["text"] if text.strip()],), None)
+    """A corpus: the texts that hold more than spaces.
+
+    Raises:
+        ValueError: none does.
+    """
+    texts = [text for text in columns["text"] if text.strip()]
+    if not texts:
+        raise ValueError("every row is blank")
+    return Parsed((texts,), None)
 
 
 def grouped(sources: list[str], references: list[list[str]], training: bool, **columns: list) -> Parsed:

@@ -11,7 +11,7 @@ import numpy as np
 
 from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError
-from peftbench.task_config import TaskConfig
+from peftbench.task_config import GenerationTask, TaskConfig
 from peftbench.tasks.base import Split, TaskData, TaskSpec
 from peftbench.tasks.sources import Source, load_split, open_source
 
@@ -44,7 +44,7 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     if spec.kind == "lm":
         train, developed, held_out = _corpus(source, spec, train)
     else:
-        wanted = [name for name in spec.dev_splits if name != "test" or getattr(task, "test", True)]
+        wanted = [name for name in spec.dev_splits if name != "test" or _writes_test(task)]
         developed, held_out = {name: _required(source, spec, name) for name in wanted}, []
     hidden = {name: _required(source, spec, name, hidden=True) for name in spec.test_splits if submission}
     official = _row_differences(spec, {"train": train, **developed})
@@ -192,13 +192,19 @@ def _submission_sets(spec: TaskSpec, splits: dict[str, Split]) -> dict[str, Spli
 
 
 def _row_differences(spec: TaskSpec, splits: dict[str, Split]) -> list[str]:
-    if not spec.official_rows:
-        return []
-    return [
-        f"{name} has {split.source_rows} rows, the official release {spec.official_rows[name]}"
-        for name, split in splits.items()
-        if split.source_rows != spec.official_rows[name]
-    ]
+    """Where the rows of the source are not those of the official release."""
+    differences = []
+    for name, rows in spec.official_rows.items():
+        found = splits[name].source_rows if name in splits else None
+        if found is not None and found != rows:
+            differences.append(f"{name} has {found} rows, the official release {rows}")
+        if found is None and spec.kind == "lm":  # Of a corpus what is there is taken; other tasks need every split.
+            differences.append(f"{name} is not in this source")
+    return differences
+
+
+def _writes_test(task: TaskConfig) -> bool:
+    return not isinstance(task, GenerationTask) or task.test
 
 
 def _provenance(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from peftbench.tasks.base import Predictions, Split, TaskSpec
+from peftbench.tasks.base import LIKELIHOOD, Predictions, Split, TaskSpec
 from peftbench.tasks.metrics import compute_metrics, describe
 
 Scores = dict[str, float | None]
@@ -30,11 +30,12 @@ def score(spec: TaskSpec, split: Split, predictions: Predictions) -> dict[str, S
 
 def implementations(spec: TaskSpec) -> dict[str, str]:
     """Which implementation, and which version of it, gives each of the task's metrics."""
+    found = dict.fromkeys(LIKELIHOOD, "torch, mean over target tokens") if spec.kind in ("generate", "lm") else {}
     if spec.convention is not None:
         from peftbench.tasks.text_metrics import describe_text_metrics
 
-        return describe_text_metrics(spec.metrics, spec.convention)
-    return describe(spec.metrics)
+        return found | describe_text_metrics(spec.metrics, spec.convention)
+    return found | describe(spec.metrics)
 
 
 def _scores(spec: TaskSpec, split: Split, predictions: Predictions) -> Scores:

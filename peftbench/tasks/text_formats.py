@@ -11,9 +11,10 @@ A generated text is read after its outer white space is stripped, case and all; 
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -27,11 +28,12 @@ _DETERMINERS = frozenset(_WORDS.split())
 _NO_SCORE = -1.0
 
 
-def classes(labels: Sequence[str], **parts: Part) -> TextFormat:
+def classes(labels: Sequence[str], cut: Literal["left", "right"] = "right", **parts: Part) -> TextFormat:
     """`name: text name: text`, in that order, to the name of the class; -1 where the text names none.
 
     Args:
         labels: class names in the order of their integers.
+        cut: see `TextFormat`.
         parts: what stands behind each name.
     """
     targets = tuple(labels)
@@ -44,11 +46,11 @@ def classes(labels: Sequence[str], **parts: Part) -> TextFormat:
     def read(texts: list[str], split: Split) -> np.ndarray:
         return np.asarray([places.get(text.strip(), -1) for text in texts], dtype=np.int64)
 
-    return TextFormat(partial(_joined, parts), pairs, read, targets, lambda text: text.strip() in places)
+    return TextFormat(partial(_joined, parts), pairs, read, targets, lambda text: text.strip() in places, cut)
 
 
 def similarity(**parts: Part) -> TextFormat:
-    """STS-B: the score to the nearest 0.2, as "3.8"; a generated text is a number, or T5's -1."""
+    """STS-B: the score to the nearest 0.2, as "3.8"; a generated text is a number from 0 to 5, or T5's -1."""
 
     def pairs(split: Split) -> tuple[np.ndarray, list[str]]:
         # In 32 bits and half to even, as T5's TensorFlow rounds.
@@ -132,8 +134,5 @@ def _labels(split: Split) -> list:
 
 
 def _number(text: str) -> float | None:
-    try:
-        score = float(text.strip())
-    except ValueError:
-        return None
-    return score if math.isfinite(score) else None
+    found = re.fullmatch(r"[0-5](\.[0-9]+)?", text.strip())
+    return float(found[0]) if found and float(found[0]) <= 5 else None

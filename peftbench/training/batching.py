@@ -89,15 +89,22 @@ def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: A
         tokenizer: a transformers tokenizer.
         max_length: tokens per row, special ones counted.
     """
-    if (end := tokenizer.eos_token) is not None:
-        # A space inside it does what no option does: unigram vocabularies hold the end token as a word.
-        texts = [[text.replace(end, f"{end[0]} {end[1:]}") for text in column] for column in texts]
+    columns = [spelled_out(column, tokenizer) for column in texts]
     encoded = tokenizer(
-        *texts, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
+        *columns, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
     )  # fmt: skip
     starts = np.concatenate([[0], np.cumsum([len(row) for row in encoded["input_ids"]])])
     flat = {k: np.concatenate([np.asarray(row, np.int64) for row in encoded[k]]) for k in encoded}
     return TokenRows(flat["input_ids"], flat.get("token_type_ids"), starts, labels, tokenizer.pad_token_id)
+
+
+def spelled_out(texts: Sequence[str], tokenizer: Any) -> list[str]:
+    """The texts with a space inside the end token, where one spells it: it stays a text.
+
+    A space does what no option does, for unigram vocabularies hold the end token as a word.
+    """
+    end = tokenizer.eos_token
+    return list(texts) if end is None else [text.replace(end, f"{end[0]} {end[1:]}") for text in texts]
 
 
 def collate(rows: TokenRows, which: np.ndarray, device: torch.device) -> dict[str, Tensor]:
@@ -155,6 +162,21 @@ def micro_batches(batch: np.ndarray, lengths: np.ndarray, size: int | None) -> I
         yield from _cut(batch[np.argsort(lengths[batch], kind="stable")], size)
 
 
-def evaluation_plan(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Every row once, longest first, so that the largest batch meets memory first and little is padded."""
-    return _cut(np.argsort(-lengths, kind="stable"), batch_size)
+def evaluation_plan(lengths: np.ndarray, batch_size: int, sequences: np.ndarray | None = None) -> list[np.ndarray]:
+    """Every row once, longest first, so that the largest batch meets memory first and little is padded.
+
+    Args:
+        lengths: tokens per row, shape (N,).
+        batch_size: sequences at a time.
+        sequences: how many each row is, shape (N,); None: one each. A row is never divided.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    if sequences is None:
+        return _cut(order, batch_size)
+    plan, begin = [], 0
+    while begin < len(order):
+        ends = np.cumsum(sequences[order[begin : begin + batch_size]])
+        size = max(1, int(np.searchsorted(ends, batch_size, side="right")))
+        plan.append(order[begin : begin + size])
+        begin += size
+    return plan

@@ -139,7 +139,7 @@ def test_architecture_names_only_fields_of_its_config(file):
     # Configs take any keyword, so a misspelt field would pass silently: it must be known, or be one of those
     # that transformers reads with getattr.
     known = set(type(config)().to_dict()) | set(config.attribute_map)
-    optional = {"position_buckets", "norm_rel_ebd", "share_att_key", "pooler_hidden_size"}
+    optional = {"position_buckets", "norm_rel_ebd", "share_att_key", "pooler_hidden_size", "decoder_start_token_id"}
     assert set(architecture) <= known | optional
     assert all(getattr(config, key) == value for key, value in architecture.items())
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from peftbench.doors import Context
+from peftbench.errors import ConfigurationError
 from peftbench.forms.decoding import Decoding, _processors, generate
 from peftbench.forms.text import Text
 from peftbench.forms.text_rows import TextRows, Wording
@@ -142,7 +143,7 @@ def test_a_row_alone_writes_what_it_writes_in_a_batch(family, method, beams, tin
     settings = Decoding(6, beams)
 
     def written(prompts: TokenRows) -> list[str]:
-        return generate(ours.model, prompts, settings, ours.tokenizer, ours.accelerator, 12, ours.meter)
+        return generate(ours.model, prompts, settings, ours.tokenizer, ours.accelerator, 12, ours.meter)[0]
 
     together = written(rows.prompts)
     alone = [written(TokenRows.of([rows.prompts.row(i).tolist()], rows.prompts.pad))[0] for i in range(4)]
@@ -155,7 +156,7 @@ def test_generation_is_transformers_own_in_the_rows_order(family, ngram, tiny_fo
     ours = form(family, tiny_folder_of)
     rows = ours.tokenise(split())
     settings = Decoding(5, 2, 0.8, ngram)
-    written = generate(ours.model, rows.prompts, settings, ours.tokenizer, ours.accelerator, 4, ours.meter)
+    written, _ = generate(ours.model, rows.prompts, settings, ours.tokenizer, ours.accelerator, 4, ours.meter)
     for i, text in enumerate(written):
         prompt = torch.from_numpy(rows.prompts.row(i))[None]
         tokens = ours.model.generate(
@@ -190,32 +191,69 @@ def test_a_checkpoints_own_settings_neither_count_nor_change(tiny_folder_of):
     assert ours.model.generation_config is own
 
 
-def test_sources_of_decoders_end_in_their_separator(tiny_folder_of):
-    for family, separator in (("gpt2", None), ("llama", None)):
-        tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of(family))
-        tokenizer.pad_token = tokenizer.eos_token
-        model = tiny_generator(family)
-        (row,) = Wording(model, tokenizer).prompts(["name : Cotto"], 64)
-        assert tokenizer.decode(row, skip_special_tokens=True) == "name : Cotto\n", separator
-        tokenizer.bos_token = tokenizer.eos_token
-        wording = Wording(model, tokenizer)
-        (row,) = wording.prompts(["name : Cotto"], 64)
-        assert row[-1] == tokenizer.eos_token_id
-        (target,) = wording.targets(["Cotto."], 64)
-        assert tokenizer.decode(target[:-1]) == " Cotto."
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_sources_of_decoders_end_in_their_separator(family, tiny_folder_of):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of(family))
+    tokenizer.pad_token = tokenizer.eos_token
+    model = tiny_generator(family)
+    (row,), _ = Wording(model, tokenizer).prompts(["name : Cotto"], 64)
+    assert tokenizer.decode(row, skip_special_tokens=True) == "name : Cotto\n"
+    tokenizer.bos_token = tokenizer.eos_token
+    wording = Wording(model, tokenizer)
+    (row,), _ = wording.prompts(["name : Cotto"], 64)
+    assert row[-1] == tokenizer.eos_token_id
+    (target,) = wording.targets(["Cotto."])
+    assert tokenizer.decode(target[:-1]) == " Cotto."
 
 
 def test_a_long_source_is_cut_and_its_separator_kept(tiny_folder_of):
     tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of("gpt2"))
     tokenizer.pad_token = tokenizer.eos_token
     wording = Wording(tiny_generator("gpt2"), tokenizer)
-    (row,) = wording.prompts(["word " * 100], 10)
-    (separator,) = wording.prompts([""], 10)
+    (row, short), cut = wording.prompts(["word " * 100, "word"], 10)
+    (separator,), _ = wording.prompts([""], 10)
+    assert cut == 1
     assert len(row) == 10 + len(separator)
-    assert row[10:] == separator
-    (target,) = wording.targets(["word " * 100], 8)
-    assert len(target) == 8
-    assert target[-1] == tokenizer.eos_token_id
+    assert row[10:] == separator == short[-len(separator) :]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_target_that_is_cut_teaches_no_end_and_is_told(family, tiny_folder_of):
+    model, tokenizer = tiny_generator(family), AutoTokenizer.from_pretrained(tiny_folder_of(family))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    made = Text(TASK, GenerationTask("made_up", max_length=8, max_target_length=6), model, tokenizer)
+    rows = made.tokenise(split())
+    whole = made.wording.targets(TARGETS)
+    for i, ids in enumerate(whole):
+        assert rows.targets.row(i).tolist() == ids[:6]
+        assert (rows.targets.row(i)[-1] == tokenizer.eos_token_id) == (len(ids) <= 6)
+    long = sum(len(ids) > 6 for ids in whole)
+    assert 0 < long < (5 if family == "t5" else 4)
+    assert f"targets of train cut to 6 tokens: {long} of 4" in made.told.values()
+    assert any(line.startswith("sources of train cut to 8 tokens: ") for line in made.told.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_texts_without_an_end_are_counted_and_so_are_tokens(family, tiny_folder_of):
+    ours = form(family, tiny_folder_of)
+    prompts = ours.tokenise(split()).prompts
+    _, unfinished = generate(ours.model, prompts, Decoding(3), ours.tokenizer, ours.accelerator, 2, ours.meter)
+    assert unfinished == 4
+    assert ours.meter.generated_tokens == 12
+    with torch.no_grad():  # Every logit the same: the end is as good as any, and the smallest id of the best is taken.
+        ours.model.get_output_embeddings().weight.zero_()
+        if ours.model.get_output_embeddings().bias is None:
+            ours.model.get_output_embeddings().bias = torch.nn.Parameter(torch.eye(600)[ours.tokenizer.eos_token_id])
+    _, unfinished = generate(ours.model, prompts, Decoding(3), ours.tokenizer, ours.accelerator, 2, ours.meter)
+    assert unfinished == 0
+    assert ours.meter.generated_tokens == 12 + 4
+
+
+def test_an_encoder_decoder_without_a_start_is_refused(tiny_folder_of):
+    model = tiny_generator("t5")
+    del model.config.decoder_start_token_id
+    with pytest.raises(ConfigurationError, match="decoder_start_token_id"):
+        Wording(model, AutoTokenizer.from_pretrained(tiny_folder_of("t5")))
 
 
 def test_batches_shift_the_decoder_by_its_start(tiny_folder_of):

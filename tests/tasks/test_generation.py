@@ -144,6 +144,23 @@ def test_a_corpus_without_a_validation_split_gives_its_last_rows():
     assert "no train split at" in refusal(REAL, lm())
 
 
+def test_a_corpus_is_the_benchmark_only_with_every_split_of_its_release(tmp_path):
+    rows = {"train": 36718, "validation": 3760, "test": 4358}
+
+    def kind_with(*splits):
+        for split in splits:
+            put(tmp_path / splits[-1], "text/wikitext2", split, {"text": ["a line", ""] * (rows[split] // 2)})
+        provenance = load(tmp_path / splits[-1], lm(corpus="wikitext2")).provenance
+        return provenance["kind"], provenance["notes"]
+
+    assert kind_with("train", "validation", "test") == ("benchmark", [])
+    assert kind_with("train", "validation") == ("partial", ["test is not in this source"])
+    kind, notes = kind_with("train")
+    assert kind == "partial"
+    assert notes[:2] == ["validation is not in this source", "test is not in this source"]
+    assert notes[2].startswith("validation is the last ")
+
+
 def test_e2es_lines_are_those_of_prefix_tunings_and_loras_files():
     found = e2e_source(
         "name[Blue Spice], eatType[coffee shop], priceRange[£20-25], familyFriendly[no], area[city centre]"
@@ -151,8 +168,9 @@ def test_e2es_lines_are_those_of_prefix_tunings_and_loras_files():
     assert (
         found == "name : Blue Spice | Type : coffee shop | price : £20-25 | family friendly : no | area : city centre"
     )
-    with pytest.raises(ValueError, match="is not a meaning representation"):
-        e2e_source("Blue Spice")
+    for half_readable in ("Blue Spice", "name[Cotto], foo", "name[a [b]], x[y]", "name[Cotto] eatType[pub]", ""):
+        with pytest.raises(ValueError, match="is not a meaning representation"):
+            e2e_source(half_readable)
 
 
 def test_pairs_train_and_distinct_representations_are_scored(tmp_path):
@@ -213,7 +231,7 @@ def test_release_3_writes_what_the_hub_has_for_writing(tmp_path):
         ([entry("City", ["a | b | c"], ["x"], ["toFix"])], webnlg(), "no entry has a text that its annotators"),
         ([{"category": "City"}], webnlg(), "not rows of webnlg's schema (no column 'lex')"),
         ({"tripleset": [[["a", "b", "c"]]]}, GenerationTask("dart", protocol="official"), "(no column 'annotations')"),
-        ({"text": ["one row"]}, lm(), "text/wikitext2: one row of text cannot be split in two"),
+        ({"text": ["one row"]}, lm(), "text/wikitext2_raw: one row of text cannot be split in two"),
     ],
 )  # fmt: skip
 def test_wrong_rows_are_one_line(columns, task, message, tmp_path):

@@ -179,9 +179,25 @@ def test_similarities_go_to_the_nearest_fifth_and_numbers_come_back():
     assert text.pairs(split)[1] == ["0.0", "0.0", "0.4", "1.2", "2.4", "3.6", "3.8", "4.8", "5.0"]
     assert len(text.targets) == 26
     assert (text.targets[0], text.targets[19], text.targets[-1]) == ("0.0", "3.8", "5.0")
-    generated = ["3.8", " 4 ", "5e-1", "7", "", "nan", "inf", "three", "3.8."]
-    assert text.read(generated, split).tolist() == [3.8, 4.0, 0.5, 7.0, -1, -1, -1, -1, -1]
-    assert [text.legal(one) for one in generated] == [True] * 4 + [False] * 5
+    generated = [
+        "3.8",
+        " 4 ",
+        "0.50",
+        "5.0",
+        "5e-1",
+        "7",
+        "5.2",
+        "-1.0",
+        "",
+        "nan",
+        "inf",
+        "three",
+        "3.8.",
+        "3_8",
+        "1e9",
+    ]
+    assert text.read(generated, split).tolist() == [3.8, 4.0, 0.5, 5.0] + [-1] * 11
+    assert [text.legal(one) for one in generated] == [True] * 4 + [False] * 11
 
 
 def pronouns(*rows):

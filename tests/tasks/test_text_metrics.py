@@ -11,8 +11,8 @@ import pytest
 from conftest import SHARED
 
 from peftbench.errors import ConfigurationError
+from peftbench.tasks.base import LOWER_IS_BETTER
 from peftbench.tasks.text_metrics import (
-    LOWER_IS_BETTER,
     TEXT_METRICS,
     compute_text_metrics,
     describe_text_metrics,

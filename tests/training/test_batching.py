@@ -25,6 +25,12 @@ def padded(batches) -> int:
     return sum(int(LENGTHS[b].max()) * len(b) for b in batches)
 
 
+def test_rows_of_several_sequences_share_the_batch_size():
+    sequences = np.array([3, 1, 9, 2, 2, 1])
+    plan = evaluation_plan(np.array([30, 10, 90, 20, 21, 11]), 5, sequences)
+    assert [rows.tolist() for rows in plan] == [[2], [0, 4], [3, 5, 1]]
+
+
 def test_an_epoch_holds_every_row_once_in_full_batches():
     for bucket in (True, False):
         batches = plan_epoch(LENGTHS, 32, bucket, np.random.default_rng(1))

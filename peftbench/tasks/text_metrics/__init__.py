@@ -1,7 +1,6 @@
 """Metrics of generated text: BLEU, NIST, ROUGE-L, CIDEr, METEOR, TER and chrF, without network."""
 
 from peftbench.tasks.text_metrics.entry import (
-    LOWER_IS_BETTER,
     TEXT_METRICS,
     compute_text_metrics,
     describe_text_metrics,
@@ -9,7 +8,6 @@ from peftbench.tasks.text_metrics.entry import (
 )
 
 __all__ = [
-    "LOWER_IS_BETTER",
     "TEXT_METRICS",
     "compute_text_metrics",
     "describe_text_metrics",

@@ -53,8 +53,6 @@ _METRICS = {
 TEXT_METRICS: tuple[str, ...] = tuple(_METRICS)
 """Names of the metrics. BLEU, ROUGE-L, METEOR and chrF lie in 0 to 1, CIDEr in 0 to 10; NIST and TER have no bound."""
 
-LOWER_IS_BETTER = frozenset({"ter"})
-
 
 def compute_text_metrics(
     names: Sequence[str], hypotheses: Sequence[str], references: Sequence[Sequence[str]], convention: Convention
