@@ -1,0 +1,1 @@
+"""Records into tables, comparisons with published numbers, figures and a page: from what runs left, nothing else."""
