@@ -11,16 +11,17 @@ from peftbench.report.records import Run
 METHOD_NAMES = {
     "full": "Full FT", "linear_probe": "Linear probe", "bitfit": "BitFit", "diff_pruning": "Diff pruning",
     "houlsby": "Adapter (Houlsby)", "pfeiffer": "Adapter (Pfeiffer)", "parallel_adapter": "Parallel adapter",
-    "scaled_parallel_adapter": "Scaled parallel adapter", "adapter_drop": "AdapterDrop", "compacter": "Compacter",
+    "scaled_parallel_adapter": "Scaled parallel adapter",
+    "adapter_drop": "AdapterDrop", "compacter": "Compacter",
     "ia3": "(IA)³", "prefix_tuning": "Prefix tuning", "p_tuning_v2": "P-Tuning v2", "prompt_tuning": "Prompt tuning",
-    "p_tuning": "P-Tuning", "lora": "LoRA", "sora": "SoRA", "adalora": "AdaLoRA", "qlora": "QLoRA", "mam": "MAM adapter",
-    "unipelt": "UniPELT", "peft": "HF PEFT",
+    "p_tuning": "P-Tuning", "lora": "LoRA", "sora": "SoRA", "adalora": "AdaLoRA", "qlora": "QLoRA",
+    "mam": "MAM adapter", "unipelt": "UniPELT", "peft": "HF PEFT",
 }  # fmt: skip
 """Methods as papers write them; one that is not here goes by its name."""
 
 _SYMBOLS = {
-    "method.rank": "r", "method.target_rank": "r", "sparsity.lambda": "λ", "sparsity.xi": "ξ", "optimizer.lr": "lr",
-    "method.bottleneck": "m", "method.length": "length", "method.init": "init", "data.max_train_rows": "K",
+    "method.rank": "r", "sparsity.lambda": "λ", "sparsity.xi": "ξ", "optimizer.lr": "lr",
+    "method.size": "m", "method.length": "length", "method.init": "init", "data.max_train_rows": "K",
 }  # fmt: skip
 _LEADING = (*_SYMBOLS, "method.", "sparsity.", "task.", "optimizer.", "trainer.", "model.", "data.")
 """Of two keys that tell settings apart equally well the earlier one is the label."""
