@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from peftbench.report.records import Run
@@ -19,6 +19,14 @@ METHOD_NAMES = {
 }  # fmt: skip
 """Methods as papers write them; one that is not here goes by its name."""
 
+TASK_NAMES = {
+    "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI", "qnli": "QNLI",
+    "rte": "RTE", "wnli": "WNLI", "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC",
+    "record": "ReCoRD", "superglue_rte": "RTE (SuperGLUE)", "wic": "WiC", "wsc": "WSC", "e2e": "E2E",
+    "webnlg": "WebNLG", "dart": "DART", "lm": "Language modelling",
+}  # fmt: skip
+"""Tasks as papers write them; one that is not here goes by its name."""
+
 _SYMBOLS = {
     "method.rank": "r", "sparsity.lambda": "λ", "sparsity.xi": "ξ", "optimizer.lr": "lr",
     "method.size": "m", "method.length": "length", "method.init": "init", "data.max_train_rows": "K",
@@ -32,31 +40,40 @@ def method_name(name: str) -> str:
     return METHOD_NAMES.get(name, name)
 
 
-def label_settings(runs: Iterable[Run]) -> dict[str, str]:
+def task_name(name: str) -> str:
+    """`stsb` to `STS-B`."""
+    return TASK_NAMES.get(name, name)
+
+
+def label_settings(runs: Iterable[Run], besides: Collection[str] = ()) -> dict[str, str]:
     """Every setting's label, `SoRA r=8 λ=2`, by `Run.setting_id`; the same on every task.
 
     A label names the method, and as few of its values as tell its settings on one task and model apart.
+
+    Args:
+        runs: the runs.
+        besides: keys that no label holds, as what a figure's axis shows: settings that differ in them alone share one.
     """
     by_method: dict[str, dict[str, Run]] = defaultdict(dict)
     for run in runs:
         by_method[run.method][run.setting_id] = run
     found = {}
     for name, settings in by_method.items():
-        keys = _telling(list(settings.values()))
+        keys = _telling(list(settings.values()), besides)
         for setting_id, run in settings.items():
             values = [f"{_symbol(key)}={_shown(run.settings[key])}" for key in keys if key in run.settings]
             found[setting_id] = " ".join([method_name(name), *values])
     return found
 
 
-def _telling(runs: Sequence[Run]) -> list[str]:
+def _telling(runs: Sequence[Run], besides: Collection[str]) -> list[str]:
     """The keys whose values tell runs of one task and model apart, as few as do."""
     groups: dict[Any, list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.task, run.model].append(run)
     keys: list[str] = []
     parts = list(groups.values())
-    candidates = sorted({key for run in runs for key in run.settings}, key=_priority)
+    candidates = sorted({key for run in runs for key in run.settings} - set(besides), key=_priority)
     for key in candidates:
         if all(len(part) == 1 for part in parts):
             break
