@@ -1,0 +1,111 @@
+"""What a figure is: rows prepared from runs, a way to paint them, and words for when there are none."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.report.records import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Row = dict[str, Any]
+
+ORIGIN = ("task", "model", "protocol", "data", "weights")
+"""Columns of what is never mixed in one panel: the task, the backbone, the split, real data and made-up data."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of figure.
+
+    Attributes:
+        name: the user's word for it, and the files' stem.
+        shows: what it shows, a line.
+        needs: what runs must have; told where they have not.
+        rows: its data, a row per mark in the picture; none: there is nothing to draw. The CSV holds them as they are.
+        paint: a picture of some panels' rows, inside `style.applied`.
+        panel: columns that tell panels apart.
+        per_page: most panels of one picture; more go on the next.
+        summary: further rows computed from `rows`, for a CSV of their own.
+    """
+
+    name: str
+    shows: str
+    needs: str
+    rows: Callable[[Sequence[Run]], list[Row]]
+    paint: Callable[[list[Row]], Figure]
+    panel: tuple[str, ...] = ORIGIN
+    per_page: int = 12
+    summary: Callable[[list[Row]], list[Row]] | None = None
+
+    def pages(self, rows: list[Row]) -> list[list[Row]]:
+        """The rows of each picture."""
+        panels = list(grouped(rows, self.panel).values())
+        chunks = [panels[i : i + self.per_page] for i in range(0, len(panels), self.per_page)]
+        return [[row for panel in chunk for row in panel] for chunk in chunks]
+
+
+def origin(run: Run) -> Row:
+    """The columns `ORIGIN` of a run."""
+    weights = "random" if run.record["model"].get("source") == "random" else "pretrained"
+    return {
+        "task": run.task,
+        "model": run.model,
+        "protocol": run.protocol,
+        "data": run.data_kind,
+        "weights": weights,
+    }
+
+
+def selecting(run: Run) -> Row:
+    """The columns `metric` and `split` of a completed run: what selected its checkpoint."""
+    return {"metric": run.record["selection"]["metric"], "split": run.record["selection"]["split"]}
+
+
+def score(run: Run) -> float:
+    """A completed run's selecting metric on its split, on the record's scale."""
+    value = run.metric(run.record["selection"]["metric"])
+    assert value is not None
+    return value
+
+
+def completed(runs: Iterable[Run]) -> list[Run]:
+    """Those with a result."""
+    return [run for run in runs if run.completed]
+
+
+def grouped(rows: Iterable[Row], columns: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows by their values in some columns, groups and rows in their order."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return groups
+
+
+def by_setting(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that differ in their seed alone, by task and setting, in a reader's order."""
+    groups: dict[Any, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.task, run.model, run.method, run.setting_id, run.seed)):
+        groups.setdefault((*origin(run).values(), run.setting_id), []).append(run)
+    return list(groups.values())
+
+
+def spread(values: Sequence[float], name: str) -> Row:
+    """`<name>_mean` and `<name>_std` (n−1; empty for a single value)."""
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {f"{name}_mean": statistics.fmean(values), f"{name}_std": std}
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Rows as CSV, the first row's columns as its header."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

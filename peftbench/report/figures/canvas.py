@@ -1,0 +1,165 @@
+"""Panels, legends, words and files of a figure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.report.figures.base import Row, grouped
+from peftbench.report.figures.style import COLUMN, GREY, PAGE, WARNING
+from peftbench.report.labels import task_name
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("svg", "pdf", "png")
+
+_UNDATED: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "ModDate": None},
+    "png": {},
+}
+"""The same data give the same bytes."""
+
+_DATA_WORDS = {
+    "sample": "SAMPLE data, not the benchmark",
+    "partial": "PARTIAL data, not the benchmark",
+    "unchecked": "UNCHECKED data: no official count of its rows is known",
+}
+
+
+def panels(count: int, across: int, height: float, width: float | None = None) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels.
+
+    Args:
+        count: of panels.
+        across: most panels in a row.
+        height: inches of one row.
+        width: inches; None: one printed column for a single panel, else two.
+    """
+    from matplotlib.figure import Figure
+
+    across = min(across, count)
+    down = -(-count // across)
+    width = width or (COLUMN if count == 1 else PAGE)
+    figure = Figure(figsize=(width, down * height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.04, hspace=0.04)  # type: ignore[union-attr]
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
+def key(label: str, **look: Any) -> Artist:
+    """A legend's entry; `look` as of `matplotlib.lines.Line2D`."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **look)
+
+
+def finish(figure: Figure, rows: Sequence[Row], handles: Sequence[Artist], note: str) -> Figure:
+    """Put the data's mark above the panels, the legend and a note below them.
+
+    Args:
+        figure: with its panels.
+        rows: what is drawn.
+        handles: the legend's, labelled.
+        note: what one must know to read it.
+    """
+    width = figure.get_figwidth()
+    if mark := _common_mark(rows):
+        figure.suptitle(_wrapped(mark, width), color=WARNING, weight="bold")
+    # Text is not part of the layout by itself: the panels make room for it by its height.
+    text = _wrapped(note, width)
+    if handles:
+        columns = _legend_columns(handles, width)
+        legend = figure.legend(
+            handles=list(handles), loc="outside lower center", ncols=columns, title=text, alignment="center"
+        )
+        legend.get_title().set_color(GREY)
+        legend.get_title().set_multialignment("center")
+        extra = -(-len(handles) // columns) + text.count("\n") + 1
+    else:
+        figure.supxlabel(text, fontsize=8, color=GREY)
+        extra = text.count("\n") + 1
+    lines = extra + (1 + _wrapped(mark, width).count("\n") if mark else 0)
+    figure.set_figheight(figure.get_figheight() + lines * 0.16)
+    return figure
+
+
+def title(row: Row, rows: Sequence[Row], *more: str) -> str:
+    """A panel's: task, backbone, and what else tells it from the figure's other panels.
+
+    Args:
+        row: one of the panel's.
+        rows: the figure's.
+        more: further parts, on a line of their own.
+    """
+    parts = [task_name(row["task"])]
+    if "model" in row:
+        parts.append(row["model"])
+    if len({other["protocol"] for other in rows}) > 1:
+        parts.append(row["protocol"])
+    lines = [" · ".join(parts), *more]
+    if len(_marks(rows)) > 1 and (mark := data_mark(row)):
+        lines.append(mark)
+    return "\n".join(lines)
+
+
+def data_mark(row: Row) -> str:
+    """In words, that a row's data or weights are not the real ones; empty where they are."""
+    words = [_DATA_WORDS[row["data"]]] if row["data"] in _DATA_WORDS else []
+    if row["weights"] == "random":
+        words.append("RANDOM weights")
+    return "; ".join(words)
+
+
+def seeds_note(rows: Sequence[Row], shown: str) -> str:
+    """Over how many seeds and on which split: `Mean and standard deviation over 3 seeds; split protocol glue_dev.`.
+
+    Args:
+        rows: with `seeds` and `protocol`.
+        shown: what is drawn, e.g. "mean and standard deviation".
+    """
+    counts = {row["seeds"] for row in rows}
+    least, most = min(counts), max(counts)
+    if most == 1:
+        told = "One seed each"
+    else:
+        told = f"{shown[0].upper()}{shown[1:]} over {most if least == most else f'{least} to {most}'} seeds"
+    return f"{told}; split protocol {', '.join(sorted({row['protocol'] for row in rows}))}."
+
+
+def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
+    """Write the figure in every format."""
+    files = []
+    for kind in FORMATS:
+        files.append(folder / f"{stem}.{kind}")
+        figure.savefig(files[-1], format=kind, metadata=_UNDATED[kind])
+    return files
+
+
+def _marks(rows: Sequence[Row]) -> set[str]:
+    return {data_mark(dict(zip(("data", "weights"), key, strict=True))) for key in grouped(rows, ("data", "weights"))}
+
+
+def _common_mark(rows: Sequence[Row]) -> str:
+    marks = _marks(rows)
+    return marks.pop() if len(marks) == 1 else ""
+
+
+_CHARACTER = 0.066
+"""Inches: the mean width of a character at 8 points."""
+
+
+def _wrapped(text: str, width: float) -> str:
+    return textwrap.fill(text, int(width / _CHARACTER))
+
+
+def _legend_columns(handles: Sequence[Artist], width: float) -> int:
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    return max(1, min(len(handles), int(width / (longest * _CHARACTER + 0.5))))
