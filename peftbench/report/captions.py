@@ -1,0 +1,113 @@
+"""What stands under a table: what was run, on what, where and when."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from peftbench.report.cells import Grid, kind_of
+from peftbench.report.records import Run
+from peftbench.report.verdicts import Verdict
+
+SECONDARY = "†"
+"""Marks a published number that was read in someone else's copy."""
+
+
+def data_mark(runs: Iterable[Run]) -> str:
+    """`SAMPLE data: not the benchmark`, or the empty string where every run is of the benchmark."""
+    kinds = sorted({kind_of(run) for run in runs} - {"benchmark"})
+    if not kinds:
+        return ""
+    first, _, rest = kinds[0].partition(" ")
+    return f"{' and '.join([f'{first.upper()} {rest}', *kinds[1:]])}: not the benchmark"
+
+
+def titled(grid: Grid, what: str = "") -> str:
+    """A table's title: the paper's table, what it shows, and what its data are not."""
+    layout = grid.layout
+    paper = f" ({', '.join(filter(None, (layout.paper, layout.table)))})" if layout.paper else ""
+    mark = data_mark(grid.runs)
+    return f"{layout.title}{paper}{f': {what}' if what else ''}{f' – {mark}' if mark else ''}"
+
+
+def caption(grid: Grid) -> tuple[str, ...]:
+    """Split protocol, selection, seeds, model, data, figures' meaning, date, hardware, code, tuning."""
+    runs = grid.runs
+    completed = [run for run in runs if run.completed]
+    return tuple(
+        filter(
+            None,
+            (
+                _sentence(data_mark(runs)),
+                _told("Split protocol", (run.protocol for run in runs)),
+                _told("Checkpoint", (_selection(run) for run in completed)),
+                _told("Seeds", sorted({run.seed for run in runs})),
+                _told("Model", (_model(run) for run in runs)),
+                _told("Data", (f"{run.data_kind}, source {run.record['data']['source']}" for run in runs)),
+                "Cells are mean ± standard deviation (n−1) over seeds.",
+                _dates(runs),
+                _told("Hardware", (_hardware(run) for run in runs)),
+                _told("Code", (_commit(run) for run in runs)),
+                _tuning(grid),
+            ),
+        )
+    )
+
+
+def secondary_note(verdicts: Sequence[Verdict]) -> str:
+    """The footnote of marked numbers; empty where there are none."""
+    sources = dict.fromkeys(verdict.published.source for verdict in verdicts if verdict.published.secondary)
+    return f"{SECONDARY} Not read in the paper itself: {'; '.join(sources)}." if sources else ""
+
+
+def _selection(run: Run) -> str:
+    chosen = run.record["selection"]
+    return f"{chosen['rule']} by {chosen['metric']} on {chosen['split']}"
+
+
+def _model(run: Run) -> str:
+    model = run.record["model"]
+    return f"{run.model} (weights: {model.get('described') or model['source']})"
+
+
+def _hardware(run: Run) -> str:
+    found = run.record["environment"]["hardware"]
+    gpus = [f"{n} × {gpu}" for gpu, n in Counter(map(_gpu, found.get("gpus") or ())).items()]
+    return f"{found['cores']} cores of {found['cpu']}, {', '.join(gpus) or 'no GPU'}"
+
+
+def _gpu(told: object) -> str:
+    return str(told.get("name", told)) if isinstance(told, dict) else str(told)
+
+
+def _commit(run: Run) -> str:
+    git = run.record["environment"].get("git")
+    version = run.record["environment"].get("versions", {}).get("peftbench", "of unknown version")
+    if not git or not git.get("commit"):
+        return f"peftbench {version}"
+    return git["commit"][:10] + (" with changes" if git.get("dirty") else "")
+
+
+def _dates(runs: Sequence[Run]) -> str:
+    started = sorted(run.record.get("started") or "" for run in runs)
+    ended = sorted(run.record.get("ended") or "" for run in runs)
+    first, last = next(filter(None, started), "")[:10], ended[-1][:10] if ended else ""
+    if not first or not last:
+        return ""
+    return f"Run on {first}." if first == last else f"Run from {first} to {last}."
+
+
+def _tuning(grid: Grid) -> str:
+    known = {cell.trials for line in grid.lines for cell in line.cells if cell.tried} - {None}
+    if not known:
+        return "No tuning trials are recorded."
+    return f"Tuning trials: {', '.join(map(str, sorted(known)))} per method and task (column “trials”)."  # type: ignore[type-var]
+
+
+def _told(what: str, values: Iterable[object]) -> str:
+    found = list(dict.fromkeys(map(str, values)))
+    return _sentence(f"{what}: {', '.join(found)}") if found else ""
+
+
+def _sentence(text: str) -> str:
+    return f"{text}." if text else ""

@@ -1,0 +1,269 @@
+"""Runs into the cells of a table: by row and column, over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from peftbench.report.labels import label_settings, method_name
+from peftbench.report.layouts import Column, Layout, Row
+from peftbench.report.records import Run
+from peftbench.report.statistics import Summary
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row's runs in a column, one a seed.
+
+    Attributes:
+        values: scores by seed, as recorded.
+        runs: those the values are of.
+        ended: how many of the others ended how.
+        mixed: what differs between the runs so that they have no common mean.
+        trials: tuning trials behind the runs; None: none are known.
+    """
+
+    values: Mapping[int, float]
+    runs: tuple[Run, ...]
+    ended: Mapping[str, int]
+    mixed: tuple[str, ...] = ()
+    trials: int | None = None
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """Over the seeds; None where there is nothing to average."""
+        return Summary(tuple(self.values.values())) if self.values and not self.mixed else None
+
+    @property
+    def tried(self) -> int:
+        """Number of seeds that were run."""
+        return len(self.runs) + sum(self.ended.values())
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row with its cells, in the order of the grid's columns.
+
+    Attributes:
+        label: what stands before it.
+        row: the layout's.
+        cells: one a column.
+    """
+
+    label: str
+    row: Row
+    cells: tuple[Cell, ...]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Completed ones, each once."""
+        return list({run.file: run for cell in self.cells for run in cell.runs}.values())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A layout filled with runs.
+
+    Attributes:
+        layout: the layout.
+        columns: those that have runs, with the splits that they are of.
+        lines: those that have runs.
+        runs: all that are counted.
+        notes: what the reader of the table must know of how it was filled.
+        moved: headers of columns whose runs have not got the layout's split.
+    """
+
+    layout: Layout
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...]
+    moved: frozenset[str]
+
+    def average(self, line: Line) -> Summary | None:
+        """The layout's average of a line over the seeds that all its cells have, in the layout's scale.
+
+        None where the layout has no average, a column of it has no runs, or no seed has every score.
+        """
+        if self.layout.average == "none" or len(self.columns) < len(self.layout.columns):
+            return None
+        if any(cell.summary is None for cell in line.cells):
+            return None
+        seeds = set.intersection(*(set(cell.values) for cell in line.cells))
+        averages = tuple(self._mean([cell.values[seed] for cell in line.cells]) for seed in sorted(seeds))
+        return Summary(averages) if averages else None
+
+    def _mean(self, scores: Sequence[float]) -> float:
+        scaled = [score * self.layout.scale_of(column)[0] for score, column in zip(scores, self.columns, strict=True)]
+        if self.layout.average == "mean":
+            return _mean(scaled)
+        by_task: dict[str, list[float]] = defaultdict(list)
+        for column, score in zip(self.columns, scaled, strict=True):
+            by_task[column.task].append(score)
+        return _mean([_mean(of_task) for of_task in by_task.values()])
+
+
+def fill(layout: Layout, runs: Sequence[Run], trials_of: Callable[[Run], int | None]) -> Grid:
+    """Put every run where the layout wants it; runs of no row get rows of their own, beneath."""
+    notes: list[str] = []
+    in_columns = [run for run in runs if any(column.takes(run) for column in layout.columns)]
+    if others := sorted({run.task for run in runs} - {run.task for run in in_columns}):
+        notes.append(f"Not in this table: {len(runs) - len(in_columns)} runs on {', '.join(others)}.")
+    columns, moved = _with_runs(layout, in_columns, notes)
+    lines = []
+    for row, taken in _by_row(layout, in_columns):
+        for label, parts in _apart(row, taken, columns):
+            cells = tuple(_cell(label, column, [r for r in parts if column.takes(r)], trials_of, notes)
+                          for column in columns)  # fmt: skip
+            lines.append(Line(label, row, cells))
+    absent = [row.label for row in layout.rows if all(line.row != row for line in lines)]
+    if absent:
+        notes.append(f"No runs: {', '.join(absent)}.")
+    return Grid(layout, columns, tuple(lines), tuple(in_columns), tuple(notes), frozenset(moved))
+
+
+def _with_runs(layout: Layout, runs: Sequence[Run], notes: list[str]) -> tuple[tuple[Column, ...], set[str]]:
+    """Columns that have runs; one whose split no run has is of the split that selected."""
+    found, absent, moved = [], [], set()
+    for column in layout.columns:
+        taken = [run for run in runs if column.takes(run)]
+        if not taken:
+            absent.append(column.title)
+            continue
+        completed = [run for run in taken if run.completed]
+        elsewhere = column.split and completed and all(_score(run, column) is None for run in completed)
+        if elsewhere and any(_score(run, replace(column, split=None)) is not None for run in completed):
+            moved.add(column.title)
+            notes.append(f"{column.title}: no run has the split {column.split}; shown is the one that selected.")
+            column = replace(column, split=None, header=column.title)
+        found.append(column)
+    if absent:
+        notes.append(f"Columns without runs: {', '.join(absent)}.")
+    return tuple(found), moved
+
+
+def _by_row(layout: Layout, runs: Iterable[Run]) -> list[tuple[Row, list[Run]]]:
+    """Each run with the first row that takes it."""
+    taken: dict[int, list[Run]] = defaultdict(list)
+    others: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        place = next((i for i, row in enumerate(layout.rows) if row.takes(run)), None)
+        (others[run.method] if place is None else taken[place]).append(run)
+    labels = {row.label for row in layout.rows}
+    found = [(layout.rows[i], taken[i]) for i in sorted(taken)]
+    for method, its in others.items():
+        name = method_name(method)
+        found.append((Row(f"{name} (other)" if name in labels else name, method), its))
+    return found
+
+
+def _apart(row: Row, runs: Sequence[Run], columns: Sequence[Column]) -> list[tuple[str, list[Run]]]:
+    """A row's runs by what may not be averaged: settings, model, kind of data; each with its label."""
+    besides = {key for column in columns for key in (column.where or {})}
+    settings = label_settings(runs, besides=besides)
+    parts = _split(row.label, runs, lambda run: settings[run.setting_id].removeprefix(method_name(run.method)).strip())
+    parts = [piece for label, part in parts for piece in _split(label, part, lambda run: f"({run.model})")]
+    return [piece for label, part in parts for piece in _by_kind(label, part)]
+
+
+def _by_kind(label: str, runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Apart by kind of data only where one task has several: a cut of the largest tasks cuts no small one."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        kinds[run.task].add(kind_of(run))
+    if all(len(of_task) == 1 for of_task in kinds.values()):
+        return [(label, list(runs))]
+    return _split(label, runs, lambda run: f"[{kind_of(run)}]")
+
+
+def kind_of(run: Run) -> str:
+    """`benchmark`, or what a run's numbers are not of it for: `sample data`, `random weights`."""
+    if run.is_benchmark:
+        return "benchmark"
+    return "random weights" if run.data_kind == "benchmark" else f"{run.data_kind} data"
+
+
+def _split(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -> list[tuple[str, list[Run]]]:
+    parts: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        parts[told(run)].append(run)
+    if len(parts) == 1:
+        return [(label, list(runs))]
+    return [(f"{label} {name}".strip(), parts[name]) for name in sorted(parts, key=_natural)]
+
+
+def _natural(name: str) -> list[tuple[int, float, str]]:
+    """Orders `r=4` before `r=16`."""
+    pieces = name.replace("=", " ").split()
+    return [(0, float(piece), "") if _is_number(piece) else (1, 0.0, piece) for piece in pieces]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _cell(
+    label: str, column: Column, runs: Sequence[Run], trials_of: Callable[[Run], int | None], notes: list[str]
+) -> Cell:
+    chosen = _one_a_seed(runs)
+    where = f"{label}, {column.title}"
+    twice = sorted({run.seed for run in runs if run.run_id != chosen[run.seed].run_id and run.completed})
+    if twice:
+        seeds = ", ".join(map(str, twice))
+        notes.append(f"{where}: several completed runs of seed {seeds}; the latest counts.")
+    scores = {seed: (run, _score(run, column)) for seed, run in sorted(chosen.items())}
+    values = {seed: score for seed, (_, score) in scores.items() if score is not None}
+    counted = tuple(run for run, score in scores.values() if score is not None)
+    ended = Counter(
+        "no such metric" if run.completed else run.status for run, score in scores.values() if score is None
+    )
+    commits = _several(counted, lambda run: (run.record["environment"].get("git") or {}).get("commit"))
+    if commits:
+        notes.append(f"{where}: runs of {commits} commits in one mean.")
+    mixed = tuple(what for what, key in _IDENTITY.items() if _several(counted, key))
+    if mixed:
+        notes.append(f"{where}: not averaged, for its runs differ in {' and '.join(mixed)}.")
+    trials = max((n for run in counted if (n := trials_of(run)) is not None), default=None)
+    return Cell(values, counted, ended, mixed, trials)
+
+
+def _one_a_seed(runs: Sequence[Run]) -> dict[int, Run]:
+    """Of the runs of a seed the completed one, and of several the latest."""
+    best: dict[int, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.completed, run.record.get("ended") or "")):
+        best[run.seed] = run
+    return best
+
+
+_IDENTITY: Mapping[str, Callable[[Run], Hashable]] = {
+    "data": lambda run: tuple(sorted((k, v["fingerprint"]) for k, v in run.record["data"]["splits"].items())),
+    "weights": lambda run: run.record["model"].get("weights_sha256"),
+}
+"""What a mean over seeds must not run across, beside the settings."""
+
+
+def _several(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> int:
+    """How many different ones there are, or 0 where there is one."""
+    found = len({key(run) for run in runs})
+    return found if found > 1 else 0
+
+
+def _score(run: Run, column: Column) -> float | None:
+    """A run's score in a column: the mean over its metrics and splits, None where one is not there."""
+    if not run.completed:
+        return None
+    metrics = (column.metric or run.record["selection"]["metric"]).split("+")
+    splits = column.split.split("+") if column.split else [None]
+    found = [run.metric(metric, split) for metric in metrics for split in splits]
+    known = [score for score in found if score is not None]
+    return _mean(known) if len(known) == len(found) else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,100 @@
+"""Two rows of a table compared, paired by task and seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peftbench.errors import ConfigurationError
+from peftbench.report.cells import Cell, Grid, Line
+from peftbench.report.statistics import MIN_PAIRS, Summary, Test, holm, paired_p
+from peftbench.strict import did_you_mean
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one row has more than another.
+
+    Attributes:
+        first: a line's label.
+        second: another's.
+        difference: first less second over the pairs, in the layout's scale, above 0 where the first is better; None:
+            there is no pair.
+        p: two-sided, uncorrected; None where there are too few pairs.
+        p_holm: corrected over all comparisons of the report.
+        refused: why there is no test, in words; empty: there is one.
+    """
+
+    first: str
+    second: str
+    difference: Summary | None
+    p: float | None = None
+    p_holm: float | None = None
+    refused: str = ""
+
+
+def compare(grid: Grid, test: Test, against: str | None = None) -> list[Comparison]:
+    """Every two lines of a grid, or every line with those of one row; p is not corrected yet.
+
+    Of several columns of one task the first is compared, so that a run counts once.
+
+    Args:
+        grid: the table.
+        test: which.
+        against: a row's label or its method; None: the layout's reference, or every pair.
+
+    Raises:
+        ConfigurationError: no line is called `against`.
+    """
+    wanted = against or grid.layout.reference
+    chosen = [line for line in grid.lines if wanted in (line.label, line.row.label, line.row.method)]
+    if against is not None and not chosen:
+        labels = [line.label for line in grid.lines]
+        near = did_you_mean(against, labels)
+        raise ConfigurationError(f"against={against}: no row of {grid.layout.name}{near} (rows: {', '.join(labels)})")
+    if chosen:
+        pairs = [(line, other) for line in chosen for other in grid.lines if other not in chosen]
+    else:
+        pairs = list(itertools.combinations(grid.lines, 2))
+    return [_compared(grid, first, second, test) for first, second in pairs]
+
+
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same with Holm's correction over those that were tested."""
+    adjusted = iter(holm([comparison.p for comparison in comparisons if comparison.p is not None]))
+    return [
+        comparison
+        if comparison.p is None
+        else Comparison(comparison.first, comparison.second, comparison.difference, comparison.p, next(adjusted))
+        for comparison in comparisons
+    ]
+
+
+def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison:
+    differences: list[float] = []
+    seen: set[str] = set()
+    for column, a, b in zip(grid.columns, first.cells, second.cells, strict=True):
+        if column.task in seen or not _comparable(a, b):
+            continue
+        seen.add(column.task)
+        sign = -1.0 if column.lower_is_better else 1.0
+        scale = sign * grid.layout.scale_of(column)[0]
+        differences += [scale * (a.values[seed] - b.values[seed]) for seed in sorted(set(a.values) & set(b.values))]
+    summary = Summary(tuple(differences)) if differences else None
+    if len(differences) < MIN_PAIRS:
+        refused = f"too few seeds: n={len(differences)} pairs, {MIN_PAIRS} needed"
+        return Comparison(first.label, second.label, summary, refused=refused)
+    return Comparison(first.label, second.label, summary, paired_p(differences, test))
+
+
+def _comparable(a: Cell, b: Cell) -> bool:
+    """Whether two cells are of the same rows, so that a seed means the same in both."""
+    if a.summary is None or b.summary is None:
+        return False
+    return _rows_scored(a) == _rows_scored(b)
+
+
+def _rows_scored(cell: Cell) -> tuple[str, ...]:
+    splits = cell.runs[0].record["data"]["splits"]
+    return tuple(sorted(f"{name} {split['fingerprint']}" for name, split in splits.items() if name != "train"))

@@ -1,0 +1,114 @@
+"""What a report holds: a grid for each experiment, and the tables made of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from peftbench.errors import ConfigurationError
+from peftbench.report.budgets import Budgets, read_budgets
+from peftbench.report.cells import Grid, fill
+from peftbench.report.comparisons import compare, corrected
+from peftbench.report.layouts import SMALL, Layout, generic, layout_for, load
+from peftbench.report.records import Found, Run
+from peftbench.report.statistics import Test
+from peftbench.report.tables.comparing import comparison_table, verdict_table
+from peftbench.report.tables.costs import epoch_time_table, ranks_table
+from peftbench.report.tables.model import Table
+from peftbench.report.tables.scores import score_table, statistics_table
+from peftbench.report.verdicts import judge
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that is written or shown.
+
+    Attributes:
+        runs: those that were asked for, trials among them.
+        budgets: tuning trials.
+        grids: one for each experiment.
+        tables: scores, times, ranks, published beside measured.
+        comparisons: comparisons of rows, and every cell's statistics.
+    """
+
+    runs: list[Run]
+    budgets: Budgets
+    grids: list[Grid]
+    tables: list[Table]
+    comparisons: list[Table]
+
+
+def make(
+    found: Found,
+    runs: Sequence[Run],
+    layout: str | None = None,
+    metrics: Sequence[str] = (),
+    test: Test = "permutation",
+    against: str | None = None,
+) -> Contents:
+    """Tables of runs.
+
+    Args:
+        found: what lies under the folders, for its sweeps.
+        runs: those of it that are wanted.
+        layout: a layout's name for all runs; None: each experiment's own.
+        metrics: only columns of these; empty: all.
+        test: of the comparisons.
+        against: the row that the others are compared with.
+
+    Raises:
+        ConfigurationError: no such layout, row or metric; or the runs do not fit the layout.
+    """
+    budgets = read_budgets(found.sweeps)
+    results = [run for run in runs if run.run_id not in budgets.only_trials]
+    if not results:
+        raise ConfigurationError(f"all {len(runs)} runs are trials of a search; none is a result")
+    grids = [fill(its, of_it, budgets.of) for its, of_it in _laid_out(results, layout, metrics)]
+    compared = [compare(grid, test, against) for grid in grids]
+    adjusted = iter(corrected([found for of_grid in compared for found in of_grid]))
+    tables: list[Table] = []
+    comparisons: list[Table] = []
+    for grid, of_grid in zip(grids, compared, strict=True):
+        tables += _tables(grid)
+        if pairs := [next(adjusted) for _ in of_grid]:
+            comparisons.append(comparison_table(grid, pairs, test))
+        comparisons.append(statistics_table(grid))
+    return Contents(list(runs), budgets, grids, tables, comparisons)
+
+
+def _tables(grid: Grid) -> list[Table]:
+    makers = {"scores": score_table, "epoch_time": epoch_time_table, "ranks": ranks_table}
+    tables = [makers[kind](grid) for kind in grid.layout.tables]
+    verdicts = judge(grid)
+    return [*tables, verdict_table(grid, verdicts)] if verdicts else tables
+
+
+def _laid_out(runs: Sequence[Run], name: str | None, metrics: Sequence[str]) -> list[tuple[Layout, list[Run]]]:
+    by_experiment: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_experiment[name or run.experiment].append(run)
+    found = []
+    for experiment, its in by_experiment.items():
+        layout = load(name) if name else layout_for(experiment)
+        if layout is None:
+            layout = generic(experiment, its, metrics)
+        elif experiment.endswith(SMALL):
+            layout = replace(layout, name=experiment, title=f"{layout.title}, in small")
+        found.append((_narrowed(layout, metrics, its), its))
+    return found
+
+
+def _narrowed(layout: Layout, metrics: Sequence[str], runs: Sequence[Run]) -> Layout:
+    """Only the columns of some metrics, and some that runs have."""
+    columns = [column for column in layout.columns if any(column.takes(run) for run in runs)]
+    if not columns:
+        tasks = ", ".join(sorted({run.task for run in runs}))
+        raise ConfigurationError(f"layout={layout.name}: no column for the runs' tasks ({tasks})")
+    if not metrics:
+        return layout
+    kept = tuple(column for column in layout.columns if set((column.metric or "").split("+")) & set(metrics))
+    if not kept:
+        known = ", ".join(sorted({column.metric for column in layout.columns if column.metric}))
+        raise ConfigurationError(f"metric={','.join(metrics)}: no such column in {layout.name} (there: {known})")
+    return replace(layout, columns=kept, average="none")

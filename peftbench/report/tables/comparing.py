@@ -1,0 +1,63 @@
+"""Tables of comparisons between rows, and of measured with published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peftbench.report.captions import SECONDARY, caption, secondary_note, titled
+from peftbench.report.cells import Grid
+from peftbench.report.comparisons import Comparison
+from peftbench.report.statistics import Test
+from peftbench.report.tables.model import Table, interval, row_of, spread
+from peftbench.report.verdicts import MIN_SEEDS, Verdict
+
+_TESTS = {
+    "permutation": "sign-flip permutation test (exact up to 16 pairs, 9,999 random flips beyond)",
+    "wilcoxon": "Wilcoxon's signed-rank test",
+}
+
+
+def comparison_table(grid: Grid, comparisons: Sequence[Comparison], test: Test) -> Table:
+    """Differences between rows with p."""
+    rows = []
+    for found in comparisons:
+        number = "–" if found.difference is None else f"{found.difference.mean:+.{grid.layout.digits}f}"
+        n = "0" if found.difference is None else str(found.difference.n)
+        tested = [found.refused, "–"] if found.p is None else [f"{found.p:.4f}", f"{found.p_holm:.4f}"]
+        rows.append(row_of(found.first, found.second, number, n, *tested))
+    notes = (
+        "Difference: first less second, mean over pairs of one task and seed; above 0 the first is better.",
+        f"p: two-sided, {_TESTS[test]}; Holm: corrected over all comparisons of this report.",
+        "The smallest p that n pairs can give is 2/2ⁿ: 0.25 of three, 0.0625 of five.",
+    )
+    headers = ("first", "second", "difference", "pairs", "p", "p (Holm)")
+    return Table(
+        f"{grid.layout.name}_comparisons", titled(grid, "comparisons"), headers, tuple(rows), caption(grid), notes, 2
+    )
+
+
+def verdict_table(grid: Grid, verdicts: Sequence[Verdict]) -> Table:
+    """Published and measured numbers side by side."""
+    rows = []
+    for found in verdicts:
+        digits = found.digits
+        printed = f"{found.published.value:.{digits}f}"
+        if found.published.std is not None:
+            printed += f" ± {found.published.std:.{digits}f}"
+        if found.published.secondary:
+            printed += f" {SECONDARY}"
+        measured = "–" if found.measured is None else spread(found.measured, digits, count=True)
+        bounds = interval(found.measured.t_interval, digits) if found.measured else "–"
+        difference = "–" if found.difference is None else f"{found.difference:+.{digits}f}"
+        said = "; ".join(filter(None, (found.verdict, found.failed)))
+        rows.append(row_of(found.row, found.column, printed, measured, bounds, difference, said))
+    rule = (
+        f"Reproduced: the published mean lies in the 95% t interval of at least {MIN_SEEDS} completed seeds, on the "
+        "paper's splits, model and data. Measured: mean ± standard deviation (number of seeds)."
+    )
+    notes = tuple(filter(None, (rule, secondary_note(verdicts))))
+    headers = ("method", "column", "published", "measured", "95% interval", "difference", "verdict")
+    return Table(
+        f"{grid.layout.name}_published", titled(grid, "published and measured"), headers, tuple(rows), caption(grid),
+        notes, 2,
+    )  # fmt: skip
