@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from peftbench import __version__
@@ -49,6 +52,7 @@ def _dispatch(words: list[str]) -> int:
         "inspect": _inspect,
         "mixed": _mixed,
         "fetch": _fetch,
+        "report": _report,
     }
     if any(word in ("-h", "--help") for word in words):
         from peftbench.guide import help_text
@@ -111,46 +115,76 @@ def _run(overrides: list[str]) -> int:
 
 def _carry_out(config) -> float:
     """One run, shown; its objective."""
-    from peftbench.hub import settle_offline
-
-    settle_offline()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Determinism on CUDA wants it before cuBLAS starts.
+    _before_torch()
     from peftbench.console import show_result
     from peftbench.experiment import run_experiment
     from peftbench.record import RunFolder
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends like an interrupt: with a record.
     record, path = run_experiment(config)
     show_result(record, str(RunFolder(path).record))
     return record["objective"]
 
 
+def _before_torch() -> None:
+    """What a process that trains settles before it imports torch."""
+    from peftbench.hub import settle_offline
+
+    settle_offline()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Determinism on CUDA wants it before cuBLAS starts.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends like an interrupt: with a record.
+
+
 def _hydra(words: list[str]) -> int:
-    """Hydra's own entry: sweeps, `--cfg`, `--info`. A failed run does not stop the sweep; its status is kept."""
+    """Hydra's own entry: sweeps, `--cfg`, `--info`."""
     import hydra
+    from hydra.core.hydra_config import HydraConfig
 
     from peftbench.compose import conf_folder, from_hydra, hydra_errors, readable
 
-    statuses = [0]
-
-    def job(node) -> float:
-        from hydra.core.hydra_config import HydraConfig
-
-        try:
-            return _carry_out(from_hydra(node, HydraConfig.get()))
-        except PeftbenchError as error:
-            _complain(str(error))
-            statuses.append(error.exit_status)
-        except Exception as error:  # One broken job does not take the others with it.
-            _complain(f"{type(error).__name__}: {error}")
-            statuses.append(1)
-        return float("nan")
-
+    words = _comparable(words)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Exceptions reach us, to be told in one line.
     sys.argv = ["peftbench", *readable(words)]
-    with hydra_errors():
+
+    def job(node) -> float:
+        own = HydraConfig.get()
+        return job.jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
+
+    with hydra_errors(), _sweeping(words) as job.jobs:
         hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(job)()
-    return max(statuses)
+    return job.jobs.status
+
+
+def _comparable(words: list[str]) -> list[str]:
+    """`hydra/sweeper=optuna` is the installed plugin's, else Optuna itself behind the same name.
+
+    Raises:
+        ConfigurationError: the plugin's one study would give methods unequal trials.
+    """
+    if "hydra/sweeper=optuna" not in words:
+        return words
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("hydra_plugins.hydra_optuna_sweeper")
+        if any(re.match(r"(method|task|model)=.*[,(]", word) for word in words):
+            raise ConfigurationError(
+                "hydra/sweeper=optuna is one study: methods, tasks and models in it would get unequal trials; use"
+                " hydra/sweeper=tpe, which gives each the same number, or name one of each"
+            )
+        return words
+    return [
+        word.replace("sweeper=optuna", "sweeper=tpe").replace("sweeper.n_trials", "sweeper.trials") for word in words
+    ]
+
+
+@contextlib.contextmanager
+def _sweeping(words: list[str]) -> Iterator[Any]:
+    """What carries the jobs of a sweep out."""
+    from peftbench.sweep.jobs import Jobs
+    from peftbench.sweep.ledger import Ledger
+
+    _before_torch()
+
+    with Ledger(words) as ledger:
+        yield Jobs(ledger)
 
 
 def _list(words: list[str]) -> int:
@@ -204,3 +238,9 @@ def _fetch(words: list[str]) -> int:
     from peftbench.fetch.verb import fetch
 
     return fetch(words)
+
+
+def _report(words: list[str]) -> int:
+    from peftbench.report.verb import report
+
+    return report(words)

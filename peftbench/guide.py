@@ -20,6 +20,7 @@ peftbench: fine-tune a pretrained language model with a parameter-efficient meth
   peftbench inspect [key=value ...]   what it would train  peftbench inspect method=sora model=deberta_v3_base
   peftbench list [{kinds}]
   peftbench mixed <run> <run> ...     several trained prompts in one batch, each row its own
+  peftbench report <folder> ...       tables of what runs left; with to=<folder> written there, with figures and a page
   peftbench fetch [<model> ...]       bring a model or, with data <task> ... root=<folder>, data here; alone: a list
   peftbench doctor                    versions, devices, data, models
 
