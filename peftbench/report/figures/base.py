@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,12 +89,27 @@ def grouped(rows: Iterable[Row], columns: Sequence[str]) -> dict[tuple[Any, ...]
     return groups
 
 
-def by_setting(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs that differ in their seed alone, by task and setting, in a reader's order."""
+def by_setting(runs: Iterable[Run], labels: Mapping[str, str]) -> list[list[Run]]:
+    """Runs that differ in their seed alone, by task and setting, in a reader's order.
+
+    Args:
+        runs: the runs.
+        labels: of the settings, by `Run.setting_id`.
+    """
+
+    def order(run: Run):
+        return run.model, run.task, _natural(labels[run.setting_id]), run.setting_id, run.seed
+
     groups: dict[Any, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.task, run.model, run.method, run.setting_id, run.seed)):
+    for run in sorted(runs, key=order):
         groups.setdefault((*origin(run).values(), run.setting_id), []).append(run)
     return list(groups.values())
+
+
+def _natural(label: str) -> list[str | float]:
+    """Sorts `r=8` before `r=16`."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def spread(values: Sequence[float], name: str) -> Row:

@@ -32,13 +32,15 @@ _DATA_WORDS = {
 }
 
 
-def panels(count: int, across: int, height: float, width: float | None = None) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, across: int, height: float | Sequence[float], width: float | None = None
+) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels.
 
     Args:
         count: of panels.
         across: most panels in a row.
-        height: inches of one row.
+        height: inches of one row, or of each panel: the highest of a row counts.
         width: inches; None: one printed column for a single panel, else two.
     """
     from matplotlib.figure import Figure
@@ -46,9 +48,11 @@ def panels(count: int, across: int, height: float, width: float | None = None) -
     across = min(across, count)
     down = -(-count // across)
     width = width or (COLUMN if count == 1 else PAGE)
-    figure = Figure(figsize=(width, down * height), layout="constrained")
+    heights = list(height) if isinstance(height, Sequence) else [height] * count
+    rows = [max(heights[i * across : (i + 1) * across]) for i in range(down)]
+    figure = Figure(figsize=(width, sum(rows)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, wspace=0.04, hspace=0.04)  # type: ignore[union-attr]
-    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    axes = list(figure.subplots(down, across, squeeze=False, height_ratios=rows).flat)
     for spare in axes[count:]:
         spare.remove()
     return figure, axes[:count]
@@ -128,7 +132,7 @@ def seeds_note(rows: Sequence[Row], shown: str) -> str:
     counts = {row["seeds"] for row in rows}
     least, most = min(counts), max(counts)
     if most == 1:
-        told = "One seed each"
+        told = "One seed"
     else:
         told = f"{shown[0].upper()}{shown[1:]} over {most if least == most else f'{least} to {most}'} seeds"
     return f"{told}; split protocol {', '.join(sorted({row['protocol'] for row in rows}))}."
@@ -136,6 +140,8 @@ def seeds_note(rows: Sequence[Row], shown: str) -> str:
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     """Write the figure in every format."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # Laid out once, alike in every format.
     files = []
     for kind in FORMATS:
         files.append(folder / f"{stem}.{kind}")
@@ -162,4 +168,4 @@ def _wrapped(text: str, width: float) -> str:
 
 def _legend_columns(handles: Sequence[Artist], width: float) -> int:
     longest = max(len(str(handle.get_label())) for handle in handles)
-    return max(1, min(len(handles), int(width / (longest * _CHARACTER + 0.5))))
+    return max(1, min(len(handles), int(width / (0.9 * longest * _CHARACTER + 0.5))))

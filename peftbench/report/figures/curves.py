@@ -26,7 +26,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting, quantity and step, over the seeds: of the steps that every seed has."""
     labels = label_settings(runs)
     rows = []
-    for setting in by_setting(completed(runs)):
+    for setting in by_setting(completed(runs), labels):
         common = {**origin(setting[0]), **selecting(setting[0]), "method": setting[0].method}
         common |= {"setting": labels[setting[0].setting_id], "setting_id": setting[0].setting_id}
         values: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -88,8 +88,8 @@ def _panel(ax: Axes, rows: list[Row], looks) -> None:
         x = [row["step"] for row in curve]
         y = [factor * row["value_mean"] for row in curve]
         std = [factor * (row["value_std"] or 0) for row in curve]
-        marker = look.marker if len(curve) <= 12 else ""
-        ax.plot(x, y, color=look.colour, linestyle=look.line, marker=marker, markersize=3)
+        marker = "o" if curve[0]["quantity"] == SCORE else ""
+        ax.plot(x, y, color=look.colour, linestyle=look.line, marker=marker, markersize=2)
         if any(std):
             low, high = [a - s for a, s in zip(y, std, strict=True)], [a + s for a, s in zip(y, std, strict=True)]
             ax.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
 from peftbench.report.figures.base import Kind, Row, by_setting, completed, grouped, origin
-from peftbench.report.figures.style import method_marks
+from peftbench.report.figures.style import PAGE, method_marks
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
 
@@ -26,7 +26,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting and machine: seconds of all whole epochs of its seeds, and their ratio to the reference's."""
     labels = label_settings(runs)
     rows = []
-    for setting in by_setting(completed(runs)):
+    for setting in by_setting(completed(runs), labels):
         machines: dict[tuple[str, int], list[Run]] = {}
         for run in setting:
             if run.record["timing"]["epoch_s"]:
@@ -51,7 +51,11 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     for panel in grouped(rows, PANEL).values():
         reference = _reference(panel)
         for row in panel:
-            row |= {"reference": reference["setting"], "ratio": row["median_s"] / reference["median_s"]}
+            row |= {
+                "reference": reference["setting"],
+                "is_reference": row is reference,
+                "ratio": row["median_s"] / reference["median_s"],
+            }
     return rows
 
 
@@ -59,8 +63,12 @@ def machine(run: Run) -> str:
     """Processor or GPUs, cores and threads."""
     environment = run.record["environment"]
     hardware = environment["hardware"]
-    cores = f"{hardware['cpu']}, {hardware['cores']} cores, {environment['threads']} threads"
+    cores = f"{hardware['cpu']}, {_counted(hardware['cores'], 'core')}, {_counted(environment['threads'], 'thread')}"
     return f"{' + '.join(hardware['gpus'])}; {cores}" if hardware["gpus"] else cores
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _train_rows(run: Run) -> int:
@@ -75,8 +83,10 @@ def _reference(panel: Sequence[Row]) -> Row:
 def paint(rows: list[Row]) -> Figure:
     """A panel per task, backbone and machine; a bar per setting, the ratio written on it."""
     groups = list(grouped(rows, PANEL).values())
-    most = max(map(len, groups))
-    figure, axes = canvas.panels(len(groups), across=2, height=0.75 + 0.2 * most)
+    # Long names leave no room for bars in a narrow panel.
+    wide = max(len(row["setting"]) for row in rows) > 18
+    heights = [0.7 + 0.17 * len(panel) for panel in groups]
+    figure, axes = canvas.panels(len(groups), across=1 if wide else 2, height=heights, width=PAGE if wide else None)
     machines = list(dict.fromkeys(row["machine"] for row in rows))
     for ax, panel in zip(axes, groups, strict=True):
         _panel(ax, panel)
@@ -86,9 +96,7 @@ def paint(rows: list[Row]) -> Figure:
 
 
 def _note(rows: Sequence[Row], machines: Sequence[str]) -> str:
-    references = {row["reference"] for row in rows}
-    against = references.pop() if len(references) == 1 else "the panel's reference (1.00×)"
-    told = f"Median seconds of a training epoch, and their ratio to {against}. "
+    told = "Median seconds of a training epoch, and their ratio to the panel's reference. "
     if len(machines) == 1:
         return f"{told}Measured on {machines[0]}."
     named = "; ".join(f"machine {i}: {name}" for i, name in enumerate(machines, start=1))
@@ -96,19 +104,27 @@ def _note(rows: Sequence[Row], machines: Sequence[str]) -> str:
 
 
 def _panel(ax: Axes, panel: list[Row]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     ordered = sorted(panel, key=lambda row: row["median_s"])
     marks = method_marks([row["method"] for row in ordered])
     longest = max(row["median_s"] for row in ordered)
     for place, row in enumerate(ordered):
         ax.barh(place, row["median_s"], height=0.65, color=marks[row["method"]].colour)
-        text = f" {row['median_s']:.3g} s ({row['ratio']:.2f}×)"
+        against = "reference" if row["is_reference"] else f"{row['ratio']:.2f}×"
+        text = f" {_seconds(row['median_s'])} s ({against})"
         ax.text(row["median_s"], place, text, va="center", ha="left")
     ax.set_yticks(range(len(ordered)), [row["setting"] for row in ordered])
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
-    # Room for the words beside the longest bar.
-    ax.set_xlim(0, longest * 1.9)
+    # Room for the words beside the longest bar, without ticks under them.
+    ax.set_xlim(0, longest * 1.8)
+    ax.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, longest) if tick <= longest])
     ax.set_xlabel("seconds per epoch")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.1f}" if value >= 10 else f"{value:.2f}"
 
 
 EPOCH_TIME = Kind(
@@ -118,5 +134,5 @@ EPOCH_TIME = Kind(
     rows=prepare,
     paint=paint,
     panel=PANEL,
-    per_page=8,
+    per_page=4,
 )

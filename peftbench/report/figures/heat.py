@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
@@ -20,18 +20,23 @@ if TYPE_CHECKING:
 
 PANEL = (*ORIGIN, "setting_id")
 
+_SHADES = "Blues"
+"""One hue from light to dark: the order survives grey print and colour blindness."""
+
 Cells = Mapping[tuple[str, int], float]
 """(kind, layer) to a number."""
 
 
 def prepare_ranks(runs: Sequence[Run]) -> list[Row]:
     """A row per setting, layer and role: initial and final rank. Settings whose ranks all stayed are left out."""
-    changed = [s for s in by_setting(completed(runs)) if any(_ranks_changed(run) for run in s)]
-    rows = _rows(changed, lambda run: _ranks(run, "final"), "rank")
-    initial = {setting[0].setting_id: _ranks(setting[0], "initial") for setting in changed}
+    changing = {(run.task, run.setting_id) for run in completed(runs) if _ranks_changed(run)}
+    chosen = [run for run in runs if (run.task, run.setting_id) in changing]
+    initial = {run.setting_id: _ranks(run, "initial") for run in completed(chosen)}
+    rows = _rows(chosen, lambda run: _ranks(run, "final"), "rank")
     for row in rows:
         row["initial"] = initial[row["setting_id"]].get((row["kind"], row["layer"]))
-    return sorted(rows, key=lambda row: (*(row[c] for c in PANEL), role_order(row["kind"]), row["layer"]))
+    panels = grouped(rows, PANEL).values()
+    return [row for panel in panels for row in sorted(panel, key=lambda row: (role_order(row["kind"]), row["layer"]))]
 
 
 def prepare_bias_changes(runs: Sequence[Run]) -> list[Row]:
@@ -41,7 +46,7 @@ def prepare_bias_changes(runs: Sequence[Run]) -> list[Row]:
         found = analysis(run).get("bias_change", {})
         return {(kind, layer): value for kind, values in found.items() for layer, value in enumerate(values)}
 
-    rows = _rows(by_setting(completed(runs)), cells, "change")
+    rows = _rows(runs, cells, "change")
     for row in rows:
         row["kind"] = row["kind"].replace("_", " ").replace("ffn", "FFN")
     return rows
@@ -59,20 +64,21 @@ def prepare_gates(runs: Sequence[Run]) -> list[Row]:
             if gate
         }
 
-    return _rows(by_setting(completed(runs)), cells, "gate")
+    return _rows(runs, cells, "gate")
 
 
 def _part(name: str) -> str:
     return name.replace("lora_", "LoRA ")
 
 
-def _rows(settings: Iterable[Sequence[Run]], cells: Callable[[Run], Cells], name: str) -> list[Row]:
-    """Means over seeds, kinds in their order."""
-    settings = list(settings)
-    labels = label_settings(run for setting in settings for run in setting)
+def _rows(runs: Sequence[Run], cells: Callable[[Run], Cells], name: str) -> list[Row]:
+    """Means over the seeds of completed runs that have any cells."""
+    having = {run.file: values for run in completed(runs) if (values := cells(run))}
+    chosen = [run for run in runs if run.file in having]
+    labels = label_settings(chosen)
     rows = []
-    for setting in settings:
-        found = [values for run in setting if (values := cells(run))]
+    for setting in by_setting(chosen, labels):
+        found = [having[run.file] for run in setting]
         for kind, layer in dict.fromkeys(key for values in found for key in values):
             numbers = [values[kind, layer] for values in found if (kind, layer) in values]
             rows.append(
@@ -106,17 +112,23 @@ def paint_ranks(rows: list[Row]) -> Figure:
 
     def total(panel: list[Row]) -> str:
         final, initial = sum(row["rank_mean"] for row in panel), sum(row["initial"] for row in panel)
-        return f"{panel[0]['setting']}: {final:.4g} of {initial:,} ranks left"
+        told = f"{final:,.1f}".removesuffix(".0")
+        return f"{panel[0]['setting']}: {told} of {initial:,} ranks left"
 
     top = max(row["initial"] for row in rows)
     note = canvas.seeds_note(rows, "mean final rank")
-    return _paint(rows, "rank", (0, top), total, "{:.3g}", note)
+    whole = all(row["seeds"] == 1 for row in rows) or max(row["layer"] for row in rows) >= 24
+
+    def number(rank: float) -> str:
+        return f"{rank:.0f}" if whole or not rank else f"{rank:.1f}"
+
+    return _paint(rows, "rank", (0, top), total, number, note)
 
 
 def paint_gates(rows: list[Row]) -> Figure:
     """Mean gate in every cell."""
     note = "Mean gate, 0 closed and 1 open. " + canvas.seeds_note(rows, "mean")
-    return _paint(rows, "gate", (0, 1), lambda panel: panel[0]["setting"], "{:.2f}", note)
+    return _paint(rows, "gate", (0, 1), lambda panel: panel[0]["setting"], lambda gate: f"{gate:.2f}".lstrip("0"), note)
 
 
 def paint_bias_changes(rows: list[Row]) -> Figure:
@@ -131,43 +143,46 @@ def _paint(
     name: str,
     limits: tuple[float, float],
     subtitle: Callable[[list[Row]], str],
-    numbers: str | None,
+    numbers: Callable[[float], str] | None,
     note: str,
 ) -> Figure:
+    from matplotlib.ticker import FuncFormatter
+
     groups = list(grouped(rows, PANEL).values())
     deepest = max(row["layer"] for row in rows) + 1
     most = max(len({row["kind"] for row in panel}) for panel in groups)
-    narrow = deepest <= 12
+    narrow = deepest <= (8 if numbers else 12)
     figure, axes = canvas.panels(
         len(groups), across=2 if narrow else 1, height=0.85 + 0.18 * most, width=None if narrow else PAGE
     )
-    numbers = "{:.0f}" if numbers and name == "rank" and deepest > 24 else numbers
-    image = None
+    images = []
     for ax, panel in zip(axes, groups, strict=True):
-        image = _map(ax, panel, f"{name}_mean", limits, numbers)
+        images.append(_map(ax, panel, f"{name}_mean", limits, numbers))
         ax.set_title(canvas.title(panel[0], rows, subtitle(panel)))
-    if numbers is None and image is not None:
-        bar = figure.colorbar(image, ax=axes, location="right", shrink=0.9, aspect=25, pad=0.02)
+    if numbers is None:
+        power = math.floor(math.log10(limits[1]))
+        bar = figure.colorbar(images[0], ax=axes, location="right", shrink=0.9, aspect=25, pad=0.02)
+        bar.formatter = FuncFormatter(lambda value, _: f"{value / 10**power:.3g}")
+        bar.set_label(f"{name} × $10^{{{-power}}}$" if power else name)
         bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]
     return canvas.finish(figure, rows, [], note)
 
 
-def _map(ax: Axes, panel: list[Row], column: str, limits: tuple[float, float], numbers: str | None):
+def _map(ax: Axes, panel: list[Row], column: str, limits: tuple[float, float], numbers: Callable[[float], str] | None):
     kinds = list(dict.fromkeys(row["kind"] for row in panel))
     layers = range(max(row["layer"] for row in panel) + 1)
     values = {(row["kind"], row["layer"]): row[column] for row in panel}
     table = [[values.get((kind, layer), math.nan) for layer in layers] for kind in kinds]
     low, high = limits
-    image = ax.imshow(table, aspect="auto", cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
+    ax.set_facecolor("#DDDDDD")  # Shows where there is no such site.
+    image = ax.imshow(table, aspect="auto", cmap=_SHADES, vmin=low, vmax=high, interpolation="nearest")
     if numbers:
         for (kind, layer), value in values.items():
-            ax.text(
-                layer, kinds.index(kind), numbers.format(value).replace("0.", ".", 1), ha="center", va="center",
-                color="black" if value - low > 0.55 * (high - low) else "white",
-            )  # fmt: skip
+            dark = value - low > 0.55 * (high - low)
+            drawn = ax.text(layer, kinds.index(kind), numbers(value), ha="center", va="center_baseline")
+            drawn.set_color("white" if dark else "black")
     ax.set_yticks(range(len(kinds)), kinds)
-    step = 1 if len(layers) <= 12 or len(layers) <= 24 else 2
+    step = 1 if len(layers) <= (24 if numbers else 8) else 2
     ax.set_xticks(list(layers)[::step], [str(layer + 1) for layer in layers][::step])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -182,7 +197,7 @@ RANKS = Kind(
     rows=prepare_ranks,
     paint=paint_ranks,
     panel=PANEL,
-    per_page=8,
+    per_page=4,
 )
 BITFIT_CHANGES = Kind(
     name="bitfit_changes",
@@ -191,7 +206,7 @@ BITFIT_CHANGES = Kind(
     rows=prepare_bias_changes,
     paint=paint_bias_changes,
     panel=PANEL,
-    per_page=8,
+    per_page=6,
 )
 UNIPELT_GATES = Kind(
     name="unipelt_gates",
@@ -200,5 +215,5 @@ UNIPELT_GATES = Kind(
     rows=prepare_gates,
     paint=paint_gates,
     panel=PANEL,
-    per_page=8,
+    per_page=4,
 )

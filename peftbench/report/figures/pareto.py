@@ -36,7 +36,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting with a result: score (the record's scale) and effective parameters (the head apart)."""
     labels = label_settings(runs)
     rows = []
-    for setting in by_setting(runs):
+    for setting in by_setting(runs, labels):
         done: dict[tuple[str, str], list[Run]] = {}
         for run in completed(setting):
             done.setdefault((selecting(run)["metric"], selecting(run)["split"]), []).append(run)
@@ -81,6 +81,7 @@ def paint(rows: list[Row]) -> Figure:
     note = canvas.seeds_note(rows, "mean and standard deviation")
     if lost := sum(row["without_result"] for row in rows):
         note += f" {lost} run{'s' * (lost > 1)} without a result left out."
+    handles |= {"front": handles.pop("front")} if "front" in handles else {}
     return canvas.finish(figure, rows, list(handles.values()), note)
 
 
@@ -102,7 +103,7 @@ def _panel(ax: Axes, panel: list[Row], handles: dict[str, Artist]) -> None:
             handles.setdefault(name, canvas.key(name, linestyle="", marker=look.marker, color=look.colour, **_EDGE))
         else:
             ax.axhline(y, color=look.colour, linestyle=":", linewidth=1)
-            name += ", no effective parameter"
+            name += ": 0 parameters"
             handles.setdefault(name, canvas.key(name, color=look.colour, linestyle=":"))
     best = sorted((row["effective_mean"], factor * row["score_mean"]) for row in counted if row["on_front"])
     if len(best) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ def prepare(runs: Sequence[Run], key: str) -> list[Row]:
     having = [run for run in completed(runs) if run.settings.get(key) is not None]
     labels = label_settings(having, besides=(key,))
     rows = []
-    for setting in by_setting(having):
+    for setting in by_setting(having, labels):
         first = setting[0]
         rows.append(
             {
@@ -71,9 +72,19 @@ def _lengths(ax: Axes, panel: list[Row], looks: dict[str, Marks]) -> None:
         _points(ax, [row["value"] for row in line], line, look, look.line)
     lengths = sorted({row["value"] for row in panel})
     ax.set_xscale("log")
-    ax.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    ax.set_xticks(lengths, _staggered(lengths))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("length (virtual tokens)")
+
+
+def _staggered(lengths: list[int]) -> list[str]:
+    """Labels of a logarithmic axis; one that would touch its neighbour goes a line lower."""
+    room = 0.16 * math.log(lengths[-1] / lengths[0])
+    labels, lowered = [], False
+    for before, length in zip([None, *lengths], lengths, strict=False):
+        lowered = before is not None and not lowered and math.log(length / before) < room
+        labels.append("\n" * lowered + f"{length:,}")
+    return labels
 
 
 def _inits(ax: Axes, panel: list[Row], looks: dict[str, Marks]) -> None:

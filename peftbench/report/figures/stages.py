@@ -30,7 +30,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting and stage, means over seeds; percent of the dense stage's score."""
     labels = label_settings(runs)
     rows = []
-    for setting in by_setting(run for run in completed(runs) if run.record["stages"]):
+    for setting in by_setting((run for run in completed(runs) if run.record["stages"]), labels):
         common = {**origin(setting[0]), **selecting(setting[0]), "method": setting[0].method}
         common |= {"setting": labels[setting[0].setting_id], "setting_id": setting[0].setting_id}
         for index in range(min(len(run.record["stages"]) for run in setting)):
@@ -92,13 +92,15 @@ def knee(counts: Sequence[float], percents: Sequence[float]) -> int | None:
     and no sensitivity: the points are few.
 
     Returns:
-        None of fewer than three points, of a level curve and where no point lies above the chord.
+        None of fewer than three points, of a level curve, where no point lies above the chord, and where the farthest
+        one is the sparsest or the densest: the curve does not bend between what was measured.
     """
     if len(counts) < 3 or min(counts) == max(counts) or min(percents) == max(percents):
         return None
     above = [y - x for x, y in zip(_scaled(counts), _scaled(percents), strict=True)]
     best = max(range(len(above)), key=above.__getitem__)
-    return best if above[best] > 1e-12 else None
+    inner = min(counts) < counts[best] < max(counts)
+    return best if inner and above[best] > 1e-12 else None
 
 
 def _scaled(values: Sequence[float]) -> list[float]:
@@ -142,6 +144,9 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
     return found
 
 
+_KNEE: dict[str, Any] = {
+    "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.8, "color": "black",
+}  # fmt: skip
 _LOOKS = {"memorization": ("o", "-"), "generalization": ("s", "--")}
 
 
@@ -154,6 +159,8 @@ def paint(rows: list[Row]) -> Figure:
         _panel(ax, panel, settings)
         ax.set_title(canvas.title(panel[0], rows, *_zero_words(panel)))
     note = canvas.seeds_note(rows, "mean and standard deviation")
+    if any(_zero_words(panel) for panel in groups):
+        note += " Zero ranks: of the last stage, in the shallow / middle / deep third of the layers."
     return canvas.finish(figure, rows, _handles(settings), note)
 
 
@@ -165,9 +172,10 @@ def _panel(ax: Axes, panel: list[Row], settings: list[str]) -> None:
         first, second = _colours(settings, curve[0]["setting"])
         for quantity, colour in zip(_LOOKS, (first, second), strict=True):
             _curve(ax, curve, quantity, colour)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.set_xlim(left=0)
+    ax.margins(y=0.12)
     ax.set_xlabel("effective parameters")
     ax.set_ylabel("% of the dense score")
 
@@ -183,7 +191,16 @@ def _curve(ax: Axes, curve: list[Row], quantity: str, colour: str) -> None:
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     bend = knee(x, y)
     if bend is not None:
-        ax.plot(x[bend], y[bend], marker="o", markersize=9, markerfacecolor="none", color="black", markeredgewidth=0.8)
+        ax.plot(
+            x[bend],
+            y[bend],
+            marker="o",
+            markersize=9,
+            markerfacecolor="none",
+            color="black",
+            markeredgewidth=0.8,
+            clip_on=False,
+        )
     least = smallest_keeping(x, y)
     if least is not None:
         ax.plot(
@@ -217,9 +234,8 @@ def _handles(settings: list[str]) -> list[Artist]:
         handles.append(canvas.key(quantity, color=colour, marker=marker, linestyle=line, markersize=3.5))
     if several:
         handles += [canvas.key(s, color=_colours(settings, s)[0], linewidth=3) for s in settings]
-    blank = {"linestyle": "", "color": "black"}
-    handles.append(canvas.key("knee", marker="o", markersize=9, markerfacecolor="none", **blank))
-    handles.append(canvas.key(f"least with {KEPT:.0f} %", marker="^", markersize=5, **blank))
+    handles.append(canvas.key("knee", linestyle="", **_KNEE))
+    handles.append(canvas.key(f"fewest keeping {KEPT:.0f} %", linestyle="", marker="^", markersize=5, color="black"))
     return handles
 
 

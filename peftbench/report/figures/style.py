@@ -110,8 +110,8 @@ _UNSCALED = {
 """Metrics that papers do not print times 100."""
 
 _METRICS = {
-    "matthews_correlation": "Matthews correlation", "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation", "f1": "F1", "f1_macro": "macro F1", "bleu": "BLEU", "rouge_l": "ROUGE-L",
+    "matthews_correlation": "Matthews corr.", "pearson": "Pearson corr.",
+    "spearman": "Spearman corr.", "f1": "F1", "f1_macro": "macro F1", "bleu": "BLEU", "rouge_l": "ROUGE-L",
     "ter": "TER", "meteor": "METEOR", "chrf": "chrF",
 }  # fmt: skip
 
