@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from peftbench.report.labels import label_settings, method_name
+from peftbench.report.labels import label_settings, method_name, task_name
 from peftbench.report.layouts import Column, Layout, Row
 from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
@@ -111,7 +111,7 @@ def fill(layout: Layout, runs: Sequence[Run], trials_of: Callable[[Run], int | N
     notes: list[str] = []
     in_columns = [run for run in runs if any(column.takes(run) for column in layout.columns)]
     if others := sorted({run.task for run in runs} - {run.task for run in in_columns}):
-        notes.append(f"Not in this table: {len(runs) - len(in_columns)} runs on {', '.join(others)}.")
+        notes.append(f"Not in this table: {len(runs) - len(in_columns)} runs on {', '.join(map(task_name, others))}.")
     columns, moved = _with_runs(layout, in_columns, notes)
     lines = []
     for row, taken in _by_row(layout, in_columns):

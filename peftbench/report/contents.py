@@ -10,7 +10,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.report.budgets import Budgets, read_budgets
 from peftbench.report.cells import Grid, fill
 from peftbench.report.comparisons import compare, corrected
-from peftbench.report.layouts import SMALL, Layout, generic, layout_for, load
+from peftbench.report.layouts import SMALL, Layout, columns_of, generic, layout_for, load
 from peftbench.report.records import Found, Run
 from peftbench.report.statistics import Test
 from peftbench.report.tables.comparing import comparison_table, verdict_table
@@ -93,10 +93,19 @@ def _laid_out(runs: Sequence[Run], name: str | None, metrics: Sequence[str]) -> 
         layout = load(name) if name else layout_for(experiment)
         if layout is None:
             layout = generic(experiment, its, metrics)
-        elif experiment.endswith(SMALL):
-            layout = replace(layout, name=experiment, title=f"{layout.title}, in small")
+        elif not name:
+            layout = _widened(layout, experiment, its)
         found.append((_narrowed(layout, metrics, its), its))
     return found
+
+
+def _widened(layout: Layout, experiment: str, runs: Sequence[Run]) -> Layout:
+    """A paper's layout under the experiment's name, with columns for tasks that the paper has not."""
+    title = f"{layout.title}, in small" if experiment.endswith(SMALL) else layout.title
+    known = {column.task for column in layout.columns}
+    more = columns_of([run for run in runs if run.task not in known])
+    average = "none" if more else layout.average
+    return replace(layout, name=experiment, title=title, columns=(*layout.columns, *more), average=average)
 
 
 def _narrowed(layout: Layout, metrics: Sequence[str], runs: Sequence[Run]) -> Layout:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from peftbench.errors import ConfigurationError
-from peftbench.report.labels import method_name
+from peftbench.report.labels import method_name, task_name
 from peftbench.report.records import Run
 from peftbench.strict import build, did_you_mean
 
@@ -40,7 +40,7 @@ class Row:
         model: the backbone's; null: any.
         where: settings that its runs have, by key: `{method.rank: 8}`; a list: any of its values.
         published: columns of `published.csv` that pick this row's published numbers.
-        note: why a published number of this row is not what is measured here; no verdict then.
+        unlike: how the paper's run differs from ours, by column's header or `all`; no verdict there.
     """
 
     label: str
@@ -48,7 +48,7 @@ class Row:
     model: str | None = None
     where: dict[str, Any] | None = None
     published: dict[str, Any] | None = None
-    note: str | None = None
+    unlike: dict[str, Any] | None = None
 
     def takes(self, run: Run) -> bool:
         """Whether a run belongs in this row."""
@@ -70,7 +70,6 @@ class Column:
         published: columns of `published.csv` that pick this column's published numbers.
         scale: what scores are multiplied by; null: the layout's.
         digits: after the point; null: the layout's.
-        note: why a published number of this column is not what is measured here; no verdict then.
     """
 
     task: str
@@ -81,7 +80,6 @@ class Column:
     published: dict[str, Any] | None = None
     scale: float | None = None
     digits: int | None = None
-    note: str | None = None
 
     def takes(self, run: Run) -> bool:
         """Whether a run belongs in this column."""
@@ -97,7 +95,7 @@ class Column:
     @property
     def title(self) -> str:
         """The header."""
-        return self.header or " ".join(filter(None, (self.task, self.metric, self.split)))
+        return self.header or " ".join(filter(None, (task_name(self.task), self.metric, self.split)))
 
 
 @dataclass(frozen=True)
@@ -204,6 +202,11 @@ def layout_for(experiment: str) -> Layout | None:
 def generic(name: str, runs: Sequence[Run], metrics: Sequence[str] = ()) -> Layout:
     """A layout made of the runs: a row for each method, a column for each task's selecting metric, or for `metrics`."""
     rows = {run.method: Row(method_name(run.method), run.method) for run in runs}
+    return Layout(title=name, name=name, rows=tuple(rows.values()), columns=columns_of(runs, metrics))
+
+
+def columns_of(runs: Sequence[Run], metrics: Sequence[str] = ()) -> tuple[Column, ...]:
+    """A column for each task's selecting metric, or for each of `metrics`."""
     columns: dict[tuple[str, str], Column] = {}
     for run in sorted(runs, key=lambda run: run.task):
         if run.completed:
@@ -211,9 +214,7 @@ def generic(name: str, runs: Sequence[Run], metrics: Sequence[str] = ()) -> Layo
                 columns.setdefault((run.task, metric), Column(run.task, metric))
     for task in sorted({run.task for run in runs} - {task for task, _ in columns}):
         columns[task, ""] = Column(task)  # Every run of it failed.
-    return Layout(
-        title=name, name=name, rows=tuple(rows.values()), columns=tuple(map(_generic_scale, columns.values()))
-    )
+    return tuple(map(_generic_scale, columns.values()))
 
 
 def _generic_scale(column: Column) -> Column:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from peftbench.report.cells import Cell, Grid, Line, kind_of
-from peftbench.report.layouts import Column
+from peftbench.report.layouts import Column, Row
 from peftbench.report.published import Published, find_published
 from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
@@ -56,11 +56,11 @@ def _of_line(grid: Grid, line: Line) -> Iterator[Verdict]:
         scale, digits = grid.layout.scale_of(column)
         measured = _scaled(cell, scale)
         failed = f"{cell.tried - len(cell.runs)}/{cell.tried} failed" if cell.ended else ""
-        said = _verdict(published, measured, _differing(grid, line, [column], cell.runs))
+        said = _verdict(published, measured, _differing(grid, line, [column], cell.runs, published))
         yield Verdict(line.label, column.title, published, measured, failed, said, digits)
     published, average = _published(grid, line, None), grid.average(line)
     if published is not None and average is not None:
-        said = _verdict(published, average, _differing(grid, line, grid.columns, line.runs))
+        said = _verdict(published, average, _differing(grid, line, grid.columns, line.runs, published))
         yield Verdict(line.label, "average", published, average, "", said, grid.layout.scale_of(None)[1])
 
 
@@ -85,7 +85,7 @@ def _verdict(published: Published, measured: Summary | None, differing: str) -> 
     return "reproduced" if low <= published.value <= high else "not reproduced"
 
 
-def _differing(grid: Grid, line: Line, columns: Sequence[Column], runs: Iterable[Run]) -> str:
+def _differing(grid: Grid, line: Line, columns: Sequence[Column], runs: Iterable[Run], published: Published) -> str:
     """Why no verdict can be had of these runs, in words; empty: one can."""
     runs = list(runs)
     layout = grid.layout
@@ -97,10 +97,16 @@ def _differing(grid: Grid, line: Line, columns: Sequence[Column], runs: Iterable
         _other("model", {run.model for run in runs}, model),
         _other("protocol", {run.protocol for run in runs}, layout.protocol),
         *(f"split of {column.title}" for column in columns if column.title in grid.moved),
-        *filter(None, (line.row.note, *(column.note for column in columns))),
+        *_unlike(line.row, columns),
+        published.note if "not comparable" in published.note else "",
     ]
     told = [difference for difference in differences if difference]
     return f"not comparable: {'; '.join(told)}" if told else ""
+
+
+def _unlike(row: Row, columns: Sequence[Column]) -> list[str]:
+    told = row.unlike or {}
+    return list(dict.fromkeys(told[key] for key in ("all", *(column.title for column in columns)) if key in told))
 
 
 def _other(what: str, ours: set[str], theirs: str | None) -> str:

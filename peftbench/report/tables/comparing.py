@@ -28,7 +28,7 @@ def comparison_table(grid: Grid, comparisons: Sequence[Comparison], test: Test) 
     notes = (
         "Difference: first less second, mean over pairs of one task and seed; above 0 the first is better.",
         f"p: two-sided, {_TESTS[test]}; Holm: corrected over all comparisons of this report.",
-        "The smallest p that n pairs can give is 2/2ⁿ: 0.25 of three, 0.0625 of five.",
+        "The smallest p that n pairs can give is 2/2ⁿ: 0.25 of three, 0.0625 of five. It speaks of these tasks alone.",
     )
     headers = ("first", "second", "difference", "pairs", "p", "p (Holm)")
     return Table(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from peftbench.report.captions import caption, titled
 from peftbench.report.cells import Grid, Line
+from peftbench.report.labels import task_name
 from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
 from peftbench.report.tables.model import Table, row_of, spread
@@ -32,7 +33,7 @@ def epoch_time_table(grid: Grid) -> Table:
         f"In brackets: the ratio to {name}, of runs paired by task and seed, on equal machines; last column: its mean "
         "over all pairs (number of pairs).",
     )
-    headers = ("method", *(f"{task}, s" for task in tasks), f"ratio to {name}")
+    headers = ("method", *(f"{task_name(task)}, s" for task in tasks), f"ratio to {name}")
     return Table(
         f"{grid.layout.name}_epoch_time", titled(grid, "training time per epoch"), headers, tuple(rows),
         caption(grid), (*grid.layout.notes, *notes),
@@ -54,9 +55,8 @@ def ranks_table(grid: Grid) -> Table:
         if set(cells) != {"–"}:
             rows.append(row_of(line.label, *cells))
     notes = ("Ranks summed over all sites, before → after training (share kept), mean over seeds.",)
-    return Table(
-        f"{grid.layout.name}_ranks", titled(grid, "ranks"), ("method", *tasks), tuple(rows), caption(grid), notes
-    )  # fmt: skip
+    headers = ("method", *map(task_name, tasks))
+    return Table(f"{grid.layout.name}_ranks", titled(grid, "ranks"), headers, tuple(rows), caption(grid), notes)
 
 
 def epoch_seconds(run: Run) -> float | None:

@@ -27,13 +27,14 @@ def score_table(grid: Grid) -> Table:
             cells.append(Shown(_average_text(grid, averages[i], counted), (i, len(line.cells)) in bold))
         trials = [_trials(line)] if tuned else []
         rows.append(row_of(line.label, _parameters(line), *trials, *cells))
+    n = "In brackets: the number of seeds." if counted else _same_n(grid)
     headers = ("method", "parameters", *(["trials"] if tuned else []), *(column.title for column in grid.columns))
     notes = [*grid.layout.notes, *grid.notes, "Parameters are effective ones, the head apart, mean over runs."]
     if refused:
         notes.append(f"No best is marked where budgets are unequal: {'; '.join(refused)}.")
     return Table(
         grid.layout.name, titled(grid), (*headers, *(["average"] if averaged else [])), tuple(rows),
-        (*caption(grid), *(["In brackets: the number of seeds."] if counted else [])), tuple(notes),
+        (*caption(grid), n), tuple(notes),
     )  # fmt: skip
 
 
@@ -74,6 +75,11 @@ def _average_text(grid: Grid, average: Summary | None, counted: bool) -> str:
     return "–" if average is None else spread(average, grid.layout.scale_of(None)[1], counted)
 
 
+def _same_n(grid: Grid) -> str:
+    n = next((cell.summary.n for line in grid.lines for cell in line.cells if cell.summary), 0)
+    return f"n = {n} in every cell that has a score."
+
+
 def _parameters(line: Line) -> str:
     counts = [run.record["parameters"]["effective"] for run in line.runs]
     return short_count(sum(counts) / len(counts)) if counts else "–"
@@ -87,13 +93,13 @@ def _trials(line: Line) -> str:
 def _bold(grid: Grid, averages: Sequence[Summary | None] | None) -> tuple[set[tuple[int, int]], list[str]]:
     """Places (line, column) of the best cells, and why some column has none."""
     bold: set[tuple[int, int]] = set()
-    refused: list[str] = []
+    refused: dict[str, list[str]] = {}
     for j, column in enumerate(grid.columns):
         scale, digits = grid.layout.scale_of(column)
         for lines in _peers({i: line.cells[j].runs for i, line in enumerate(grid.lines)}, grid):
             cells = {i: cell for i in lines if (cell := grid.lines[i].cells[j]).summary is not None}
             if why := _unequal(list(cells.values())):
-                refused.append(f"{column.title} ({why})")
+                refused.setdefault(why, []).append(column.title)
             else:
                 means = {i: round(cell.summary.mean * scale, digits) for i, cell in cells.items() if cell.summary}
                 bold |= {(i, j) for i in _best(means, column.lower_is_better)}
@@ -102,7 +108,7 @@ def _bold(grid: Grid, averages: Sequence[Summary | None] | None) -> tuple[set[tu
             found = {i: average for i in lines if (average := averages[i]) is not None}
             means = {i: round(average.mean, grid.layout.digits) for i, average in found.items()}
             bold |= {(i, len(grid.columns)) for i in _best(means, lower=False)}
-    return bold, list(dict.fromkeys(refused))
+    return bold, [f"{', '.join(dict.fromkeys(titles))} ({why})" for why, titles in refused.items()]
 
 
 def _peers(runs: Mapping[int, tuple[Run, ...]], grid: Grid) -> list[list[int]]:

@@ -13,23 +13,24 @@ from rich.text import Text
 
 from peftbench.report.tables.model import Shown, Table
 
-_WIDE = 200
+_WIDE = 400
 """Columns of what is not a terminal, so that files and pipes get whole lines."""
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "±": r"$\pm$", "×": r"$\times$", "−": r"$-$", "→": r"$\to$", "λ": r"$\lambda$",
-    "ξ": r"$\xi$", "²": r"$^2$", "³": r"$^3$", "ⁿ": r"$^n$", "–": "--", "†": r"$^\dagger$", "…": r"\ldots{}",
-    "“": "``", "”": "''", "≥": r"$\geq$", "≤": r"$\leq$", "α": r"$\alpha$", "γ": r"$\gamma$",
+    "ξ": r"$\xi$", "²": r"$^2$", "³": r"$^3$", "ⁿ": r"$^n$", "–": "--", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
+    "…": r"\ldots{}", "“": "``", "”": "''", "≥": r"$\geq$", "≤": r"$\leq$", "α": r"$\alpha$", "γ": r"$\gamma$",
 }  # fmt: skip
 
 
 def show(tables: Sequence[Table]) -> None:
-    """Print tables to standard output, aligned."""
+    """Print tables to standard output, aligned; of captions what no table before has said."""
     out = Console(highlight=False, soft_wrap=True)
     if not out.is_terminal:
         out = Console(highlight=False, soft_wrap=True, width=_WIDE)
+    said: set[str] = set()
     for table in tables:
         grid = Grid(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
         for i, header in enumerate(table.headers):
@@ -38,7 +39,9 @@ def show(tables: Sequence[Table]) -> None:
             grid.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
         out.print(grid)
         for sentence in (*table.caption, *table.notes):
-            out.print(Text(f"  {sentence}"))
+            if sentence not in said:
+                out.print(Text(f"  {sentence}"))
+        said.update(table.caption)
         out.print()
 
 
