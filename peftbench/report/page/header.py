@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from peftbench.report.page.rows import at, mark, text
+from peftbench.report.page.rows import at, listed, mark, text
 from peftbench.report.records import Found, Run
 
 _WARNINGS = {
@@ -92,7 +92,7 @@ def _dates(runs: Sequence[Run]) -> str:
 def _hardware(found: object) -> str | None:
     if at(found, "cpu") is None:
         return None
-    gpus = Counter(map(text, at(found, "gpus") or ()))
+    gpus = Counter(map(text, listed(at(found, "gpus"))))
     told = ", ".join(f"{count} × {name}" for name, count in gpus.items())
     return f"{text(at(found, 'cores'))} cores of {text(at(found, 'cpu'))}, {told or 'no GPU'}"
 

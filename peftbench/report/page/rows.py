@@ -75,6 +75,11 @@ def text(value: Any) -> str:
     return told if len(told) <= _LONGEST else f"{told[:_LONGEST]} … ({len(told):,} characters)"
 
 
+def listed(values: Any) -> list[Any]:
+    """A list as it is, an empty one for whatever else."""
+    return values if isinstance(values, list) else []
+
+
 def pairs(values: Any) -> Pairs:
     """A nested mapping flat, key and value in words: `{"a": {"b": 1}}` to `[("a.b", "1")]`."""
     return list(_flat(values)) if isinstance(values, Mapping) else []
@@ -119,9 +124,9 @@ def _shared(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
     record = run.record
     chosen = record.get("selection")
-    metric = text(chosen["metric"]) if at(chosen, "metric") is not None else ""
+    metric, split = (text(at(chosen, key) or "") for key in ("metric", "split"))
     axis, factor = metric_axis(metric) if metric else ("", 1.0)
-    score = number(at(record, "metrics", at(chosen, "split"), metric)) if run.completed else None
+    score = number(at(record, "metrics", split, metric)) if run.completed else None
     return {
         "task": text(run.task),
         "method": method_name(text(run.method)),
@@ -130,7 +135,7 @@ def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
         "seed": number(run.seed),
         "status": text(run.status),
         "metric": axis,
-        "split": text(at(chosen, "split")) if metric else "",
+        "split": split,
         "score": None if score is None else score * factor,
         "effective": number(at(record, "parameters", "effective")),
         "trained": number(at(record, "parameters", "trained")),
@@ -139,14 +144,14 @@ def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
         "epoch_s": number(at(record, "timing", "epoch_median_s")),
         "rss": number(at(record, "memory", "peak_rss_mb")),
         "cuda": number(at(record, "memory", "peak_cuda_mb")),
-        "flags": [text(flag) for flag in record.get("flags") or ()],
+        "flags": [text(flag) for flag in listed(record.get("flags"))],
         "error": _error(record.get("error")),
         "protocol": text(run.protocol),
         "mark": mark(run),
         "run": text(run.run_id),
         "link": link(run.file, folder),
         "details": _details(record),
-        "stages": [_stage(stage) for stage in record.get("stages") or ()],
+        "stages": [_stage(stage) for stage in listed(record.get("stages"))],
     }
 
 
