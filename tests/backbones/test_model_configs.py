@@ -57,7 +57,14 @@ LANGUAGE_MODEL_PARAMETERS = {
     "bart_base": 139_420_416,
     "bart_large": 406_291_456,
 }
-UNTIED_PARAMETERS = {"t5_v1_1_base": 247_577_856, "t5_lm_adapt_base": 247_577_856}
+UNTIED_PARAMETERS = {
+    "t5_v1_1_base": 247_577_856,
+    "t5_lm_adapt_small": 76_961_152,
+    "t5_lm_adapt_base": 247_577_856,
+    "t5_lm_adapt_large": 783_150_080,
+    "t5_lm_adapt_xl": 2_849_757_184,
+    "t5_lm_adapt_xxl": 11_135_332_352,
+}
 """With an output projection of its own, which only a checkpoint brings: see `test_an_untied_output_projection...`."""
 # As the published config.json says it, where transformers stores it in another form.
 PUBLISHED = {
@@ -74,7 +81,7 @@ PUBLISHED = {
         },
     },
     "t5_v1_1_base": {"tie_word_embeddings": False},
-    "t5_lm_adapt_base": {"tie_word_embeddings": False},
+    **{f"t5_lm_adapt_{size}": {"tie_word_embeddings": False} for size in ("small", "base", "large", "xl", "xxl")},
 }
 
 every_model = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
