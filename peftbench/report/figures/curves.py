@@ -67,6 +67,9 @@ def paint(rows: list[Row]) -> Figure:
     figure, axes = canvas.panels(count, across=len(quantities), height=1.9)
     for place, ax in enumerate(axes):
         panel, quantity = groups[place // len(quantities)], quantities[place % len(quantities)]
+        if not any(row["quantity"] == quantity for row in panel):
+            ax.remove()
+            continue
         _panel(ax, [row for row in panel if row["quantity"] == quantity], looks)
         ax.set_ylabel(_label(quantity, panel[0]["metric"]))
         if quantity == quantities[0]:

@@ -85,11 +85,11 @@ def paint(rows: list[Row]) -> Figure:
     groups = list(grouped(rows, PANEL).values())
     # Long names leave no room for bars in a narrow panel.
     wide = max(len(row["setting"]) for row in rows) > 18
-    heights = [0.7 + 0.17 * len(panel) for panel in groups]
+    heights = [0.7 + 0.17 * _slots(panel) for panel in groups]
     figure, axes = canvas.panels(len(groups), across=1 if wide else 2, height=heights, width=PAGE if wide else None)
     machines = list(dict.fromkeys(row["machine"] for row in rows))
     for ax, panel in zip(axes, groups, strict=True):
-        _panel(ax, panel)
+        _panel(ax, panel, 1.4 if wide else 1.8)
         where = [f"machine {machines.index(panel[0]['machine']) + 1}"] if len(machines) > 1 else []
         ax.set_title(canvas.title(panel[0], rows, *where))
     return canvas.finish(figure, rows, [], _note(rows, machines))
@@ -103,7 +103,13 @@ def _note(rows: Sequence[Row], machines: Sequence[str]) -> str:
     return f"{told}Machines are NOT comparable with each other: {named}."
 
 
-def _panel(ax: Axes, panel: list[Row]) -> None:
+def _slots(panel: list[Row]) -> int:
+    """Bars a panel has room for: a lone one does not fill it."""
+    return max(3, len(panel))
+
+
+def _panel(ax: Axes, panel: list[Row], room: float) -> None:
+    """Bars, the fastest first; the axis is `room` times as long as the longest, for the words beside it."""
     from matplotlib.ticker import MaxNLocator
 
     ordered = sorted(panel, key=lambda row: row["median_s"])
@@ -115,10 +121,9 @@ def _panel(ax: Axes, panel: list[Row]) -> None:
         text = f" {_seconds(row['median_s'])} s ({against})"
         ax.text(row["median_s"], place, text, va="center", ha="left")
     ax.set_yticks(range(len(ordered)), [row["setting"] for row in ordered])
-    ax.invert_yaxis()
+    ax.set_ylim(_slots(panel) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
-    # Room for the words beside the longest bar, without ticks under them.
-    ax.set_xlim(0, longest * 1.8)
+    ax.set_xlim(0, longest * room)
     ax.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, longest) if tick <= longest])
     ax.set_xlabel("seconds per epoch")
 

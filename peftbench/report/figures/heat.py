@@ -23,6 +23,9 @@ PANEL = (*ORIGIN, "setting_id")
 _SHADES = "Blues"
 """One hue from light to dark: the order survives grey print and colour blindness."""
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""Characters, not mathematical text: they can be searched for."""
+
 Cells = Mapping[tuple[str, int], float]
 """(kind, layer) to a number."""
 
@@ -163,7 +166,7 @@ def _paint(
         power = math.floor(math.log10(limits[1]))
         bar = figure.colorbar(images[0], ax=axes, location="right", shrink=0.9, aspect=25, pad=0.02)
         bar.formatter = FuncFormatter(lambda value, _: f"{value / 10**power:.3g}")
-        bar.set_label(f"{name} × $10^{{{-power}}}$" if power else name)
+        bar.set_label(f"{name} × 10{str(-power).translate(_SUPERSCRIPTS)}" if power else name)
         bar.outline.set_visible(False)  # type: ignore[operator]
     return canvas.finish(figure, rows, [], note)
 

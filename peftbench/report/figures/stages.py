@@ -147,7 +147,8 @@ def summarise(rows: Iterable[Row]) -> list[Row]:
 _KNEE: dict[str, Any] = {
     "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 0.8, "color": "black",
 }  # fmt: skip
-_LOOKS = {"memorization": ("o", "-"), "generalization": ("s", "--")}
+_LOOKS = {"memorization": ("o", "-", 7.5), "generalization": ("s", "--", 4.5)}
+"""Marker, line, and the size of the mark at the axis: where both curves have it, both are seen."""
 
 
 def paint(rows: list[Row]) -> Figure:
@@ -181,7 +182,7 @@ def _panel(ax: Axes, panel: list[Row], settings: list[str]) -> None:
 
 
 def _curve(ax: Axes, curve: list[Row], quantity: str, colour: str) -> None:
-    marker, line = _LOOKS[quantity]
+    marker, line, size = _LOOKS[quantity]
     x = [row["effective_mean"] for row in curve]
     y = [row[f"{quantity}_mean"] for row in curve]
     std = [row[f"{quantity}_std"] or 0 for row in curve]
@@ -203,10 +204,8 @@ def _curve(ax: Axes, curve: list[Row], quantity: str, colour: str) -> None:
         )
     least = smallest_keeping(x, y)
     if least is not None:
-        ax.plot(
-            least, 0.0, marker="^", color=colour, markersize=5, clip_on=False, transform=ax.get_xaxis_transform(),
-            zorder=5,
-        )  # fmt: skip
+        at_axis = ax.get_xaxis_transform()
+        ax.plot(least, 0.0, marker="^", color=colour, markersize=size, transform=at_axis, clip_on=False, zorder=5)
 
 
 def _colours(settings: list[str], setting: str) -> tuple[str, str]:
@@ -229,7 +228,7 @@ def _handles(settings: list[str]) -> list[Artist]:
 
     several = len(settings) > 1
     handles = []
-    for index, (quantity, (marker, line)) in enumerate(_LOOKS.items()):
+    for index, (quantity, (marker, line, _)) in enumerate(_LOOKS.items()):
         colour = GREY if several else series(index).colour
         handles.append(canvas.key(quantity, color=colour, marker=marker, linestyle=line, markersize=3.5))
     if several:

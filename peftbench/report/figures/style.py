@@ -71,8 +71,9 @@ class Marks:
 
 def series(index: int) -> Marks:
     """The marks of a figure's series number `index`."""
-    turn = index // len(PALETTE)
-    return Marks(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)], LINES[(index + turn) % len(LINES)])
+    # A colour that comes again comes with another marker and another line.
+    colour, turn = index % len(PALETTE), index // len(PALETTE)
+    return Marks(PALETTE[colour], MARKERS[index % len(MARKERS)], LINES[(colour + turn) % len(LINES)])
 
 
 def method_marks(methods: list[str]) -> dict[str, Marks]:

@@ -1,0 +1,429 @@
+"""Figures: the numbers behind them against cases worked by hand, the files as other programs read them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from peftbench.errors import ConfigurationError
+from peftbench.report.figures import FIGURES, available, canvas, draw, pareto, stages, style
+from peftbench.report.figures.curves import prepare as prepare_curves
+from peftbench.report.figures.epoch_time import prepare as prepare_times
+from peftbench.report.figures.heat import prepare_gates, prepare_ranks
+from peftbench.report.figures.prompts import prepare as prepare_prompts
+from peftbench.report.figures.sites import parse, thirds
+from peftbench.report.figures.style import PALETTE, series
+from peftbench.report.records import find
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def runs(outputs):
+    return lambda: find([outputs]).runs
+
+
+def stage(name, effective, generalization, memorization, ranks):
+    return {
+        "name": name, "unit": "lambda", "value": 0.0, "steps": 10,
+        "generalization": generalization, "memorization": memorization,
+        "metrics": {"validation": {"accuracy": 0.9}, "memorization": {"accuracy": 1.0}},
+        "ranks": ranks, "parameters": {"effective": effective},
+    }  # fmt: skip
+
+
+def path(layer, end="attention.self.query"):
+    return f"bert.encoder.layer.{layer}.{end}"
+
+
+def write_staged(write_run, **about):
+    """Six layers, one site each; 4 ranks each at first, at the end 0, 1, 2, 3, 4, 4."""
+    dense = {path(layer): 4 for layer in range(6)}
+    last = {path(layer): rank for layer, rank in enumerate((0, 1, 2, 3, 4, 4))}
+    rows = [
+        stage("dense", 100, 100.0, 100.0, dense),
+        stage("lambda=1", 60, 99.5, 90.0, dense),
+        stage("lambda=2", 20, 99.0, 50.0, dense),
+        stage("lambda=3", 10, 60.0, 40.0, last),
+    ]
+    return write_run(method="sora", stages=rows, ranks={"initial": dense, "final": last}, **about)
+
+
+# The numbers
+
+
+def test_pareto_front_by_hand():
+    points = [(10, 0.80), (20, 0.85), (20, 0.84), (30, 0.85), (5, 0.10), (40, 0.90), (10, 0.80)]
+    assert pareto.front(points) == [True, True, False, False, True, True, True]
+
+
+def test_pareto_rows_are_means_over_seeds_and_count_runs_without_a_result(write_run, runs):
+    for seed, value in enumerate((0.8, 0.9)):
+        write_run(method="lora", seed=seed, scores=value, parameters={"effective": 100 + 20 * seed})
+    write_run(method="lora", seed=2, status="diverged")
+    write_run(method="bitfit", seed=0, scores=0.7, parameters={"effective": 50})
+    write_run(method="full", seed=0, scores=0.84, parameters={"effective": 1000})
+    rows = {row["method"]: row for row in pareto.prepare(runs())}
+    lora = rows["lora"]
+    assert lora["score_mean"] == pytest.approx(0.85)
+    assert lora["score_std"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
+    assert (lora["effective_mean"], lora["seeds"], lora["without_result"]) == (110, 2, 1)
+    assert [rows[name]["on_front"] for name in ("bitfit", "lora", "full")] == [True, True, False]
+    assert rows["bitfit"]["score_std"] is None
+
+
+def test_sample_and_benchmark_are_never_one_panel(write_run, runs):
+    write_run(method="lora", scores=0.9, kind="sample")
+    write_run(method="bitfit", scores=0.5)
+    rows = pareto.prepare(runs())
+    assert [row["on_front"] for row in rows] == [True, True]
+    assert len(FIGURES["pareto"].pages(rows)[0]) == 2
+
+
+def test_smallest_count_that_keeps_99_percent():
+    assert stages.smallest_keeping([100, 60, 20, 10], [100, 99.5, 99.0, 60]) == 20
+    assert stages.smallest_keeping([100, 60], [98, 97]) is None
+
+
+def test_knee_by_hand():
+    # Scaled: x = 1, .5, .1, 0 and y = 1, .9875, .75, 0; above the chord: 0, .4875, .65, 0.
+    assert stages.knee([110, 60, 20, 10], [100, 99.5, 90.0, 60]) == 2
+    assert stages.knee([3, 2, 1], [3, 2, 1]) is None, "a straight line has none"
+    assert stages.knee([3, 2, 1], [3, 1.2, 1]) is None, "below the chord nothing bends"
+    assert stages.knee([3, 2, 1], [1, 1, 1]) is None
+    assert stages.knee([3, 2, 1], [1, 2, 3]) is None, "the sparsest is an end, not a bend"
+    assert stages.knee([2, 1], [2, 1]) is None
+
+
+def test_stage_summary(write_run, runs):
+    for seed in (0, 1):
+        write_staged(write_run, seed=seed)
+    generalization, memorization = stages.stage_summary(runs())
+    assert generalization["quantity"] == "generalization"
+    assert (generalization["effective_at_99"], memorization["effective_at_99"]) == (20, 100)
+    assert (generalization["knee_effective"], memorization["knee_effective"]) == (20, 60)
+    assert (generalization["seeds"], generalization["dense_effective"], generalization["last_percent"]) == (2, 100, 60)
+    # Layers 0 and 1 keep 1 of 8 ranks, 2 and 3 keep 5, 4 and 5 keep all.
+    found = [generalization[f"zero_{third}"] for third in ("shallow", "middle", "deep")]
+    assert found == pytest.approx([7 / 8, 3 / 8, 0])
+
+
+def test_thirds_of_layers_that_three_does_not_divide():
+    found = thirds(parse(path(layer) for layer in range(4)))
+    assert [found[path(layer)] for layer in range(4)] == ["shallow", "shallow", "middle", "deep"]
+
+
+@pytest.mark.parametrize(
+    ("module", "layer", "role"),
+    [
+        ("bert.encoder.layer.3.attention.self.query", 3, "query"),
+        ("bert.encoder.layer.3.attention.output.dense", 3, "attention output"),
+        ("bert.encoder.layer.11.output.dense", 11, "FFN out"),
+        ("deberta.encoder.layer.0.attention.self.value_proj", 0, "value"),
+        ("distilbert.transformer.layer.5.ffn.lin1", 5, "FFN in"),
+        ("mpnet.encoder.layer.2.attention.attn.o", 2, "attention output"),
+        ("transformer.h.4.attn.c_attn.key", 4, "key"),
+        ("transformer.h.4.attn.c_proj", 4, "attention output"),
+        ("transformer.h.4.mlp.c_proj", 4, "FFN out"),
+        ("model.layers.10.self_attn.o_proj", 10, "attention output"),
+        ("model.layers.10.mlp.up_proj", 10, "FFN in"),
+        ("decoder.block.7.layer.1.EncDecAttention.q", 7, "cross query"),
+        ("model.decoder.layers.1.encoder_attn.k_proj", 1, "cross key"),
+        ("stack.blocks.2.mixer.in_proj", 2, "in_proj"),
+    ],
+)
+def test_layer_and_role_of_a_path(module, layer, role):
+    (site,) = parse([module])
+    assert (site.layer, site.role) == (layer, role)
+
+
+def test_alike_sites_and_two_stacks_are_told_apart():
+    gated = parse(["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj"])
+    assert [site.role for site in gated] == ["FFN in (gate_proj)", "FFN in (up_proj)"]
+    two = parse(["encoder.block.0.layer.0.SelfAttention.q", "decoder.block.0.layer.0.SelfAttention.q"])
+    assert [site.role for site in two] == ["encoder query", "decoder query"]
+    assert parse(["classifier.dense"]) == []
+
+
+def test_rank_map_is_the_mean_over_seeds_in_the_order_of_the_forward_pass(write_run, runs):
+    sites = {path(0, "output.dense"): 8, path(0): 8, path(1): 8}
+    for seed, rank in enumerate((2, 5)):
+        final = {path(0, "output.dense"): 8, path(0): rank, path(1): 0}
+        write_run(method="sora", seed=seed, ranks={"initial": sites, "final": final})
+    write_run(method="lora", ranks={"initial": sites, "final": sites})
+    rows = prepare_ranks(runs())
+    found = [(row["kind"], row["layer"], row["rank_mean"], row["initial"], row["seeds"]) for row in rows]
+    assert found == [("query", 0, 3.5, 8, 2), ("query", 1, 0, 8, 2), ("FFN out", 0, 8, 8, 2)]
+
+
+def test_curves_count_steps_on_from_stage_to_stage_and_keep_what_every_seed_has(write_run, runs):
+    line = {"kind": "step", "data": "benchmark"}
+    ranks = {"zero_ranks": 3, "ranks": 9}
+    first = [{**line, "stage": 0, "step": 10, "loss": 1.0}, {**line, "stage": 1, "step": 4, "loss": 0.5, **ranks}]
+    second = [{**line, "stage": 0, "step": 10, "loss": 3.0}]
+    for seed, history in enumerate((first, second)):
+        write_staged(write_run, seed=seed, history=history)
+    (row,) = prepare_curves(runs())
+    assert (row["quantity"], row["step"], row["value_mean"], row["seeds"]) == ("training loss", 10, 2.0, 2)
+    only_first = [run for run in runs() if run.seed == 0]
+    found = {(row["quantity"], row["step"]): row["value_mean"] for row in prepare_curves(only_first)}
+    assert found == {("training loss", 10): 1.0, ("training loss", 14): 0.5, ("zero ranks", 14): 3}
+
+
+def test_a_history_line_cut_short_is_passed_over_and_live_ranks_are_counted(write_run, runs):
+    file = write_run(method="adalora", history=[{"kind": "step", "stage": 0, "step": 5, "live_ranks": 7, "ranks": 10}])
+    with (file.parent / "history.jsonl").open("a", encoding="utf-8") as history:
+        history.write('{"kind": "step", "sta')
+    (row,) = prepare_curves(runs())
+    assert (row["quantity"], row["step"], row["value_mean"]) == ("zero ranks", 5, 3)
+
+
+def test_epoch_time_is_the_median_of_all_epochs_against_adalora(write_run, runs):
+    write_run(method="adalora", epoch_s=(10, 20, 30))
+    write_run(method="sora", seed=0, epoch_s=(5, 100))
+    write_run(method="sora", seed=1, epoch_s=(6,))
+    write_run(method="full", epoch_s=(50,))
+    write_run(method="bitfit", epoch_s=())
+    found = {row["method"]: (row["median_s"], row["ratio"], row["is_reference"]) for row in prepare_times(runs())}
+    assert found == {"adalora": (20, 1.0, True), "sora": (6, 0.3, False), "full": (50, 2.5, False)}
+
+
+def test_epoch_times_of_two_machines_have_each_their_reference(write_run, runs):
+    write_run(method="lora", epoch_s=(10,))
+    write_run(method="bitfit", epoch_s=(5,))
+    other = write_run(method="full", epoch_s=(99,))
+    record = json.loads(other.read_text())
+    record["environment"]["threads"] = 8
+    other.write_text(json.dumps(record))
+    found = {row["method"]: row["ratio"] for row in prepare_times(runs())}
+    assert found == {"lora": 1.0, "bitfit": 0.5, "full": 1.0}
+    told = words(runs(), "epoch_time")
+    assert "Machines are NOT comparable with each other" in told
+    assert "machine 2" in told
+
+
+def test_prompt_lines_are_of_at_least_two_lengths(write_run, runs):
+    for length, model in ((1, "small"), (20, "small"), (20, "large")):
+        write_run(method="prompt_tuning", model=model, scores=0.5 + length / 100, settings={"length": length})
+    rows = prepare_prompts(runs(), "method.length")
+    assert [(row["line"], row["value"], row["score_mean"]) for row in rows] == [
+        ("Prompt tuning, small", 1, 0.51),
+        ("Prompt tuning, small", 20, 0.7),
+    ]
+
+
+def test_gates_by_part_and_layer(write_run, runs):
+    gates = {"prefix": [{"mean": 0.25, "std": 0.1}, {}], "lora_query": [{"mean": 0.5, "std": 0.1}] * 2}
+    write_run(method="unipelt", analysis={"gates": gates})
+    found = [(row["kind"], row["layer"], row["gate_mean"]) for row in prepare_gates(runs())]
+    assert found == [("prefix", 0, 0.25), ("LoRA query", 0, 0.5), ("LoRA query", 1, 0.5)]
+
+
+# The pictures
+
+
+def texts(files: list[Path]) -> str:
+    """All words of the SVGs."""
+    return " ".join(_words(file) for file in files if file.suffix == ".svg")
+
+
+def _words(file) -> str:
+    """All words of an SVG, as an XML parser finds them; broken lines joined."""
+    tree = ET.parse(file)
+    assert tree.getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    found = ["".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text")]
+    return " ".join(" ".join(found).split())
+
+
+def words(runs, name: str) -> str:
+    """All words of a figure's first picture."""
+    kind = FIGURES[name]
+    buffer = io.BytesIO()
+    with style.applied():
+        kind.paint(kind.pages(kind.rows(runs))[0]).savefig(buffer, format="svg")
+    buffer.seek(0)
+    return _words(buffer)
+
+
+def everything(write_run, **about):
+    """Runs that every figure has data for."""
+    history = [
+        {"kind": "step", "stage": 0, "step": 10, "loss": 0.7, "zero_ranks": 1, "ranks": 24},
+        {"kind": "evaluation", "stage": 0, "step": 10, "accuracy": 0.8},
+    ]
+    write_staged(write_run, history=history, **about)
+    write_run(method="adalora", history=history, **about)
+    write_run(method="linear_probe", parameters={"effective": 0}, **about)
+    bias = {"query": [0.01, 0.02], "ffn_layer_norm": [0.03, 0.001]}
+    write_run(method="bitfit", analysis={"bias_change": bias}, **about)
+    write_run(method="unipelt", analysis={"gates": {"adapter": [{"mean": 0.4, "std": 0.1}]}}, **about)
+    for length, init in ((1, "random"), (100, "random"), (100, "labels")):
+        write_run(method="prompt_tuning", settings={"length": length, "init": init}, **about)
+
+
+LABELS = {
+    "pareto": ["MRPC · minilm", "SoRA", "AdaLoRA", "Linear probe: 0 parameters", "effective parameters"],
+    "stages": ["memorization", "generalization", "knee", "fewest keeping 99 %", "zero ranks: 88 / 38 / 0 %"],
+    "ranks": ["SoRA: 14 of 24 ranks left", "query", "layer"],
+    "curves": ["training loss", "accuracy × 100", "zero ranks", "optimizer step"],
+    "epoch_time": ["seconds per epoch", "11.0 s (reference)", "AdaLoRA", "2 cores, 2 threads"],
+    "bitfit_changes": ["FFN layer norm", "change × 10²"],
+    "prompt_length": ["length (virtual tokens)", "Prompt tuning init=random, minilm", "100"],
+    "prompt_initialisation": ["initialisation", "labels", "random"],
+    "unipelt_gates": ["adapter", ".40"],
+}
+
+
+def test_every_figure_is_three_files_and_its_data(write_run, runs, tmp_path):
+    everything(write_run)
+    assert available(runs()) == list(LABELS) == list(FIGURES)
+    for name, labels in LABELS.items():
+        drawn = draw(runs(), [name], tmp_path)
+        assert not drawn.skipped
+        pictures = {file.suffix: file.read_bytes() for file in drawn.files}
+        assert set(pictures) == {".csv", ".svg", ".pdf", ".png"}
+        assert pictures[".pdf"].startswith(b"%PDF-")
+        assert pictures[".png"].startswith(b"\x89PNG\r\n\x1a\n")
+        told = texts(drawn.files)
+        missing = [label for label in labels if label not in told]
+        assert not missing, f"{name}: {missing} not in {told}"
+        assert "not the benchmark" not in told
+        with (tmp_path / f"{name}.csv").open(encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) == len(FIGURES[name].rows(runs()))
+    assert len((tmp_path / "stages-summary.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("about", "mark"),
+    [
+        ({"kind": "sample"}, "SAMPLE data, not the benchmark"),
+        ({"kind": "partial"}, "PARTIAL data, not the benchmark"),
+        ({"kind": "unchecked"}, "UNCHECKED data"),
+        ({"weights": "random"}, "RANDOM weights"),
+    ],
+)
+def test_data_that_are_not_the_benchmark_are_marked_in_the_picture(write_run, runs, about, mark):
+    write_run(**about)
+    assert mark in words(runs(), "pareto")
+
+
+def test_every_figure_of_sample_data_is_marked(write_run, runs):
+    everything(write_run, kind="sample")
+    kinds = [kind for kind in FIGURES.values() if kind.rows(runs())]
+    with style.applied():
+        figures = [kind.paint(kind.pages(kind.rows(runs()))[0]) for kind in kinds]
+    assert [figure.get_suptitle() for figure in figures] == [canvas.data_mark({"data": "sample", "weights": ""})] * 9
+
+
+def test_of_mixed_data_the_panel_is_marked(write_run, runs):
+    write_run(task="mrpc", kind="sample")
+    write_run(task="rte")
+    assert words(runs(), "pareto").count("SAMPLE") == 1
+
+
+def test_the_same_data_give_the_same_bytes(write_run, runs, tmp_path):
+    write_staged(write_run)
+    first, second = (draw(runs(), ["stages"], tmp_path / name).files for name in ("a", "b"))
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
+def test_a_picture_does_not_depend_on_the_process(write_run, runs, outputs, tmp_path):
+    write_run()
+    code = (
+        "import sys; from pathlib import Path;"
+        "from peftbench.report.figures import draw; from peftbench.report.records import find;"
+        "draw(find([Path(sys.argv[1])]).runs, ['pareto'], Path(sys.argv[2]));"
+        "sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(outputs), str(tmp_path / "b")], check=True)
+    draw(runs(), ["pareto"], tmp_path / "a")
+    assert (tmp_path / "a" / "pareto.svg").read_bytes() == (tmp_path / "b" / "pareto.svg").read_bytes()
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(write_run, runs, tmp_path):
+    import matplotlib
+
+    write_run()
+    before = dict(matplotlib.rcParams)
+    draw(runs(), ["pareto"], tmp_path)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_number_of_seeds_is_told(write_run, runs):
+    for seed in range(3):
+        write_run(seed=seed)
+    write_run(method="bitfit")
+    assert "over 1 to 3 seeds" in words(runs(), "pareto")
+
+
+def test_figures_without_data_are_told_and_leave_no_file(write_run, runs, tmp_path):
+    write_run(method="bitfit")
+    drawn = draw(runs(), ["stages", "bitfit_changes", "pareto"], tmp_path / "figures")
+    assert drawn.skipped == {
+        "stages": "needs completed runs of Algorithm 1 (sparsity=algorithm1)",
+        "bitfit_changes": "needs completed runs of bitfit with their analysis.json",
+    }
+    assert {file.stem for file in (tmp_path / "figures").iterdir()} == {"pareto"} == {file.stem for file in drawn.files}
+
+
+def test_more_panels_than_a_page_holds_go_on_the_next(write_run, runs, tmp_path):
+    for task in ("cola", "mrpc", "rte", "qnli", "sst2"):
+        write_run(method="sora", task=task, ranks={"initial": {path(0): 8}, "final": {path(0): 2}})
+    pages = [file.name for file in draw(runs(), ["ranks"], tmp_path).files if file.suffix == ".svg"]
+    assert pages == ["ranks.svg", "ranks-2.svg"]
+
+
+def test_unknown_figure(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"no figure is called paretto; did you mean pareto\?"):
+        draw([], ["paretto"], tmp_path)
+
+
+def test_without_matplotlib_one_sentence(write_run, runs, tmp_path, monkeypatch):
+    write_run()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigurationError, match=r"figures need matplotlib: pip install 'peftbench\[report\]'"):
+        draw(runs(), ["pareto"], tmp_path)
+    assert available(runs()) == ["pareto", "epoch_time"], "what there is to draw is known without it"
+
+
+# The palette
+
+_DEUTERANOPIA = np.array(
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+)
+_PROTANOPIA = np.array(
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+)
+"""Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB."""
+
+
+def lab(colour: str, seen_by=None):
+    """CIELAB (D65) of a hex colour, as someone sees it."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear if seen_by is None else seen_by @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.maximum(to_xyz @ linear / np.array([0.9505, 1.0, 1.089]), 1e-6))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eyes", [None, _DEUTERANOPIA, _PROTANOPIA], ids=["all cones", "deuteranopia", "protanopia"])
+def test_colours_are_far_apart_and_off_the_paper(eyes):
+    for one, other in itertools.combinations([*PALETTE, "#FFFFFF"], 2):
+        assert np.linalg.norm(lab(one, eyes) - lab(other, eyes)) > 14, (one, other)
+
+
+def test_no_two_series_look_alike():
+    looks = [series(index) for index in range(28)]
+    assert len({(look.colour, look.line) for look in looks}) == 28
+    assert len({(look.colour, look.marker) for look in looks}) == 28
+    assert len({(look.marker, look.line) for look in looks[:7]}) == 7
