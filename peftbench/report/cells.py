@@ -20,7 +20,7 @@ class Cell:
 
     Attributes:
         values: scores by seed, as recorded.
-        runs: those the values are of.
+        runs: completed ones, those without this metric among them.
         ended: how many of the others ended how.
         mixed: what differs between the runs so that they have no common mean.
         trials: tuning trials behind the runs; None: none are known.
@@ -40,7 +40,7 @@ class Cell:
     @property
     def tried(self) -> int:
         """Number of seeds that were run."""
-        return len(self.runs) + sum(self.ended.values())
+        return len(self.values) + sum(self.ended.values())
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _cell(
         notes.append(f"{where}: several completed runs of seed {seeds}; the latest counts.")
     scores = {seed: (run, _score(run, column)) for seed, run in sorted(chosen.items())}
     values = {seed: score for seed, (_, score) in scores.items() if score is not None}
-    counted = tuple(run for run, score in scores.values() if score is not None)
+    counted = tuple(run for run, _ in scores.values() if run.completed)
     ended = Counter(
         "no such metric" if run.completed else run.status for run, score in scores.values() if score is None
     )

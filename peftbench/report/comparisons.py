@@ -42,17 +42,12 @@ def compare(grid: Grid, test: Test, against: str | None = None) -> list[Comparis
     Args:
         grid: the table.
         test: which.
-        against: a row's label or its method; None: the layout's reference, or every pair.
-
-    Raises:
-        ConfigurationError: no line is called `against`.
+        against: a row's label or its method, of a grid without it there are none; None: the layout's reference, or
+            every pair.
     """
-    wanted = against or grid.layout.reference
-    chosen = [line for line in grid.lines if wanted in (line.label, line.row.label, line.row.method)]
-    if against is not None and not chosen:
-        labels = [line.label for line in grid.lines]
-        near = did_you_mean(against, labels)
-        raise ConfigurationError(f"against={against}: no row of {grid.layout.name}{near} (rows: {', '.join(labels)})")
+    chosen = _named(grid, against or grid.layout.reference)
+    if against and not chosen:
+        return []
     if chosen:
         pairs = [(line, other) for line in chosen for other in grid.lines if other not in chosen]
     else:
@@ -69,6 +64,17 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
         else Comparison(comparison.first, comparison.second, comparison.difference, comparison.p, next(adjusted))
         for comparison in comparisons
     ]
+
+
+def check_named(grids: Sequence[Grid], against: str) -> None:
+    """Raises ConfigurationError where no grid has a row of that label or method."""
+    if not any(_named(grid, against) for grid in grids):
+        known = dict.fromkeys(name for grid in grids for line in grid.lines for name in (line.label, line.row.method))
+        raise ConfigurationError(f"against={against}: no such row{did_you_mean(against, known)} ({', '.join(known)})")
+
+
+def _named(grid: Grid, name: str | None) -> list[Line]:
+    return [line for line in grid.lines if name in (line.label, line.row.label, line.row.method)]
 
 
 def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison:

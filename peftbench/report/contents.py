@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from peftbench.errors import ConfigurationError
 from peftbench.report.budgets import Budgets, read_budgets
 from peftbench.report.cells import Grid, fill
-from peftbench.report.comparisons import compare, corrected
+from peftbench.report.comparisons import check_named, compare, corrected
 from peftbench.report.layouts import SMALL, Layout, columns_of, generic, layout_for, load
 from peftbench.report.records import Found, Run
 from peftbench.report.statistics import Test
@@ -65,6 +65,8 @@ def make(
     if not results:
         raise ConfigurationError(f"all {len(runs)} runs are trials of a search; none is a result")
     grids = [fill(its, of_it, budgets.of) for its, of_it in _laid_out(results, layout, metrics)]
+    if against:
+        check_named(grids, against)
     compared = [compare(grid, test, against) for grid in grids]
     adjusted = iter(corrected([found for of_grid in compared for found in of_grid]))
     tables: list[Table] = []
@@ -116,8 +118,10 @@ def _narrowed(layout: Layout, metrics: Sequence[str], runs: Sequence[Run]) -> La
         raise ConfigurationError(f"layout={layout.name}: no column for the runs' tasks ({tasks})")
     if not metrics:
         return layout
-    kept = tuple(column for column in layout.columns if set((column.metric or "").split("+")) & set(metrics))
+    measured = {m for run in runs if run.completed for of_split in run.record["metrics"].values() for m in of_split}
+    wanted = set(metrics) & measured
+    kept = tuple(column for column in layout.columns if set((column.metric or "").split("+")) & wanted)
     if not kept:
-        known = ", ".join(sorted({column.metric for column in layout.columns if column.metric}))
-        raise ConfigurationError(f"metric={','.join(metrics)}: no such column in {layout.name} (there: {known})")
+        known = ", ".join(sorted(measured))
+        raise ConfigurationError(f"metric={','.join(metrics)}: no such column in {layout.name} (measured: {known})")
     return replace(layout, columns=kept, average="none")

@@ -23,7 +23,7 @@ _FILTERS: dict[str, Callable[[Run], object]] = {
     "seed": lambda run: run.seed,
     "status": lambda run: run.status,
 }
-_OPTIONS = ("to", "format", "layout", "metric", "test", "against", *_FILTERS)
+_OPTIONS = ("to", "format", "layout", "metric", "test", "against", "figures", *_FILTERS)
 
 
 def report(words: Sequence[str]) -> int:
@@ -42,7 +42,10 @@ def report(words: Sequence[str]) -> int:
         found, runs, options.get("layout"), _values(options.get("metric", "")), test, options.get("against")
     )
     if "to" in options:
-        _write(contents, found, Path(options["to"]), _formats(options.get("format", "all")))
+        folder = Path(options["to"])
+        _write(contents, folder, _formats(options.get("format", "all")))
+        if "figures" in options or options.get("format", "all") == "all":
+            _draw(contents, options.get("figures"), folder / "figures")
     else:
         _print(contents, _one_of("format", options.get("format", "terminal"), FORMATS))
     return 0
@@ -109,7 +112,7 @@ def _print(contents: Contents, format_name: str) -> None:
         raise ConfigurationError(f"format={format_name} is not text; write it with to=<folder>")
 
 
-def _write(contents: Contents, found: Found, folder: Path, formats: Sequence[str]) -> None:
+def _write(contents: Contents, folder: Path, formats: Sequence[str]) -> None:
     """Write files and say where each is."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,6 +129,21 @@ def _write(contents: Contents, found: Found, folder: Path, formats: Sequence[str
     if "parquet" in formats:
         write_parquet(rows, folder / "tidy.parquet")
         print(folder / "tidy.parquet")
+
+
+def _draw(contents: Contents, asked: str | None, folder: Path) -> None:
+    """Each experiment's figures in a folder of its own: those asked for, or its layout's, or all it has data for."""
+    if asked == "none":
+        return
+    from peftbench.report.figures import available, draw
+
+    for grid in contents.grids:
+        names = _values(asked or "") or grid.layout.figures or available(grid.runs)
+        drawn = draw(grid.runs, names, folder / grid.layout.name)
+        for file in drawn.files:
+            print(file)
+        for name, need in drawn.skipped.items():
+            print(f"peftbench: note: {grid.layout.name}: no figure {name}: {need}", file=sys.stderr)
 
 
 def _written(file: Path, text: str) -> None:

@@ -55,7 +55,7 @@ def _of_line(grid: Grid, line: Line) -> Iterator[Verdict]:
             continue
         scale, digits = grid.layout.scale_of(column)
         measured = _scaled(cell, scale)
-        failed = f"{cell.tried - len(cell.runs)}/{cell.tried} failed" if cell.ended else ""
+        failed = f"{sum(cell.ended.values())}/{cell.tried} failed" if cell.ended else ""
         said = _verdict(published, measured, _differing(grid, line, [column], cell.runs, published))
         yield Verdict(line.label, column.title, published, measured, failed, said, digits)
     published, average = _published(grid, line, None), grid.average(line)

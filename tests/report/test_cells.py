@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import pytest
+
+from peftbench.report.contents import make
+from peftbench.report.records import find
+
+
+@pytest.fixture
+def grid(outputs):
+    def fill(**options):
+        found = find([outputs])
+        (grid,) = make(found, found.runs, **options).grids
+        return grid
+
+    return fill
+
+
+def only_cell(grid):
+    ((cell,),) = [line.cells for line in grid.lines]
+    return cell
+
+
+def test_seeds_of_one_setting_share_a_cell(write_run, grid):
+    for seed, score in enumerate((0.8, 0.9, 0.85)):
+        write_run(seed=seed, scores=score)
+    assert only_cell(grid()).values == {0: 0.8, 1: 0.9, 2: 0.85}
+
+
+def test_settings_are_apart_and_in_order(write_run, grid):
+    for rank in (16, 4, 8):
+        write_run(settings={"rank": rank}, scores=rank / 100)
+    assert [line.label for line in grid().lines] == ["LoRA r=4", "LoRA r=8", "LoRA r=16"]
+
+
+def test_models_are_apart(write_run, grid):
+    write_run(model="minilm", scores=0.7)
+    write_run(model="bert_base", scores=0.9)
+    assert [line.label for line in grid().lines] == ["LoRA (bert_base)", "LoRA (minilm)"]
+
+
+def test_sample_and_benchmark_are_never_one_mean(write_run, grid):
+    write_run(seed=0, scores=0.8)
+    write_run(seed=1, scores=0.4, kind="sample", source="sample")
+    found = {line.label: dict(line.cells[0].values) for line in grid().lines}
+    assert found == {"LoRA [benchmark]": {0: 0.8}, "LoRA [sample data]": {1: 0.4}}
+
+
+def test_partial_where_it_is_cut_and_whole_elsewhere_is_one_row(write_run, grid):
+    write_run(task="cola", kind="partial", scores=0.5)
+    write_run(task="rte", scores=0.6)
+    assert [line.label for line in grid().lines] == ["LoRA"]
+
+
+def test_other_rows_of_data_are_told_and_not_averaged(write_run, grid):
+    write_run(seed=0, scores=0.8)
+    write_run(seed=1, scores=0.9, fingerprint="other")
+    found = grid()
+    assert only_cell(found).summary is None
+    assert any("not averaged, for its runs differ in data" in note for note in found.notes)
+
+
+def test_other_commits_are_averaged_and_told(write_run, grid):
+    write_run(seed=0, scores=0.8)
+    write_run(seed=1, scores=0.9, commit="0" * 40)
+    found = grid()
+    assert only_cell(found).summary.mean == pytest.approx(0.85)
+    assert any("runs of 2 commits in one mean" in note for note in found.notes)
+
+
+def test_failures_are_counted_beside_the_score(write_run, grid):
+    write_run(seed=0, scores=0.8)
+    write_run(seed=1, status="failed")
+    write_run(seed=2, status="diverged")
+    cell = only_cell(grid())
+    assert dict(cell.ended) == {"failed": 1, "diverged": 1}
+    assert (cell.tried, cell.summary.n) == (3, 1)
+
+
+def test_a_retried_failure_is_forgotten(write_run, grid):
+    write_run(seed=0, status="failed", commit="0" * 40)
+    write_run(seed=0, scores=0.8)
+    cell = only_cell(grid())
+    assert (dict(cell.ended), dict(cell.values)) == ({}, {0: 0.8})
+
+
+def test_trials_are_no_results_and_are_counted(write_run, grid, outputs):
+    import json
+
+    tried = [write_run(seed=9, settings={"rank": rank}, scores=0.1).parent.name for rank in (2, 4, 8)]
+    kept = [write_run(seed=seed, settings={"rank": 4}, scores=0.8).parent.name for seed in (0, 1)]
+    manifest = {
+        "schema": 1,
+        "sweeper": "grid",
+        "trials": 3,
+        "cells": [
+            {
+                "method": "lora",
+                "task": "mrpc",
+                "model": "minilm",
+                "trials": [{"run_id": i, "overrides": [], "objective": 0.1, "status": "completed"} for i in tried],
+                "chosen": {"overrides": ["method.rank=4"]},
+                "runs": kept,
+            }
+        ],
+    }
+    folder = outputs / "default" / "sweeps"
+    folder.mkdir()
+    (folder / "a.json").write_text(json.dumps(manifest))
+    cell = only_cell(grid())
+    assert (dict(cell.values), cell.trials) == ({0: 0.8, 1: 0.8}, 3)
+
+
+def sora_run(write_run, task, scores, seed=0, **about):
+    splits = {"validation": scores, "test": scores}
+    if task == "mnli":
+        splits = {f"{split}_{part}": scores for split in splits for part in ("matched", "mismatched")}
+    metric, split = next(iter(scores)), next(iter(splits))
+    write_run(task=task, scores=splits, metric=metric, split=split, seed=seed, protocol="sora",
+              experiment="sora_table1", **about)  # fmt: skip
+
+
+EIGHT = {
+    "cola": {"matthews_correlation": 0.7},
+    "sst2": {"accuracy": 0.95},
+    "mrpc": {"accuracy": 0.9, "f1": 0.93},
+    "qnli": {"accuracy": 0.94},
+    "stsb": {"pearson": 0.92},
+    "rte": {"accuracy": 0.87},
+    "mnli": {"accuracy": 0.91},
+    "qqp": {"accuracy": 0.92, "f1": 0.89},
+}
+
+
+def test_average_of_eight_tasks_by_hand(write_run, grid):
+    for task, scores in EIGHT.items():
+        sora_run(write_run, task, scores)
+    found = grid()
+    by_hand = (70 + 95 + 90 + 94 + 92 + 87 + 91 + (92 + 89) / 2) / 8
+    assert found.average(found.lines[0]).mean == pytest.approx(by_hand)
+
+
+def test_no_average_where_a_column_is_not_there(write_run, grid):
+    for task in list(EIGHT)[:-1]:
+        sora_run(write_run, task, EIGHT[task])
+    found = grid()
+    assert found.average(found.lines[0]) is None
+    assert any(note.startswith("Columns without runs: QQP acc, QQP F1") for note in found.notes)
+
+
+def test_the_average_is_over_the_seeds_that_every_column_has(write_run, grid):
+    for task, scores in EIGHT.items():
+        sora_run(write_run, task, scores, seed=0)
+        sora_run(write_run, task, scores, seed=1, **({"status": "failed"} if task == "rte" else {}))
+    found = grid()
+    assert found.average(found.lines[0]).n == 1
+
+
+def test_a_split_that_no_run_has_gives_way_to_the_selecting_one(write_run, grid):
+    write_run(task="rte", experiment="sora_table1", scores=0.6)
+    found = grid()
+    assert only_cell(found).values == {0: 0.6}
+    assert found.moved == {"RTE"}
+
+
+def test_a_task_that_the_layout_lacks_gets_a_column(write_run, grid):
+    write_run(task="rte", experiment="sora_table1_small", scores=0.6)
+    write_run(task="boolq", experiment="sora_table1_small", scores=0.7)
+    assert [column.title for column in grid().columns] == ["RTE", "BoolQ accuracy"]

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+from scipy import stats
+
+from peftbench.errors import ConfigurationError
+from peftbench.report.comparisons import compare, corrected
+from peftbench.report.contents import make
+from peftbench.report.records import find
+
+SORA = (0.86, 0.88, 0.83, 0.91)
+LORA = (0.84, 0.85, 0.84, 0.86)
+
+
+@pytest.fixture
+def grid(outputs):
+    def fill():
+        found = find([outputs])
+        (grid,) = make(found, found.runs).grids
+        return grid
+
+    return fill
+
+
+def run_both(write_run, task="rte", n=4, **about):
+    for seed in range(n):
+        write_run(method="sora", task=task, seed=seed, scores=SORA[seed], **about)
+        write_run(method="lora", task=task, seed=seed, scores=LORA[seed], **about)
+
+
+def test_pairs_are_of_one_task_and_seed(write_run, grid):
+    run_both(write_run)
+    (found,) = compare(grid(), "permutation")
+    assert {found.first, found.second} == {"SoRA", "LoRA"}
+    sign = 1 if found.first == "SoRA" else -1
+    by_hand = [100 * (a - b) * sign for a, b in zip(SORA, LORA, strict=True)]
+    assert found.difference.values == pytest.approx(by_hand)
+    expected = stats.permutation_test(
+        (by_hand, [0] * 4), lambda a, b: sum(a) - sum(b), permutation_type="samples", n_resamples=10_000
+    )
+    assert found.p == pytest.approx(expected.pvalue)
+
+
+def test_tasks_add_pairs(write_run, grid):
+    run_both(write_run, "rte", 2)
+    run_both(write_run, "cola", 2)
+    (found,) = compare(grid(), "wilcoxon")
+    assert found.difference.n == 4
+    assert found.p == pytest.approx(stats.wilcoxon(found.difference.values).pvalue)
+
+
+def test_below_three_pairs_it_is_refused_in_words(write_run, grid):
+    run_both(write_run, n=2)
+    (found,) = compare(grid(), "permutation")
+    assert (found.p, found.refused) == (None, "too few seeds: n=2 pairs, 3 needed")
+
+
+def test_a_failed_seed_makes_no_pair(write_run, grid):
+    run_both(write_run, n=3)
+    write_run(method="sora", task="rte", seed=3, status="diverged")
+    write_run(method="lora", task="rte", seed=3, scores=0.1)
+    (found,) = compare(grid(), "permutation")
+    assert found.difference.n == 3
+
+
+def test_lower_is_better_turns_the_sign(write_run, outputs):
+    for seed in range(3):
+        write_run(method="sora", task="dart", seed=seed, metric="ter", scores=0.4)
+        write_run(method="lora", task="dart", seed=seed, metric="ter", scores=0.5)
+    found = find([outputs])
+    (grid,) = make(found, found.runs).grids
+    (one,) = compare(grid, "permutation", against="sora")
+    assert (one.first, one.second) == ("SoRA", "LoRA")
+    assert one.difference.mean > 0
+
+
+def test_holm_runs_over_what_was_tested(write_run, grid):
+    run_both(write_run)
+    for seed in range(4):
+        write_run(method="bitfit", task="rte", seed=seed, scores=0.5 + seed / 100)
+    write_run(method="full", task="rte", seed=0, scores=0.9)
+    found = corrected(compare(grid(), "permutation"))
+    tested = [one for one in found if one.p is not None]
+    assert (len(found), len(tested)) == (6, 3)
+    assert all(one.p_holm == pytest.approx(min(1.0, one.p * 3)) for one in tested if one.p == min(t.p for t in tested))
+    assert all(one.p_holm is None for one in found if one.refused)
+
+
+def test_against_an_unknown_row_is_an_error(write_run, outputs):
+    run_both(write_run)
+    found = find([outputs])
+    with pytest.raises(ConfigurationError, match="against=sorra: no such row; did you mean sora"):
+        make(found, found.runs, against="sorra")

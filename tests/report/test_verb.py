@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from peftbench.cli import exit_status
+
+METHODS = ("lora", "sora", "adalora", "bitfit")
+TASKS = ("mrpc", "rte", "cola", "stsb")
+
+
+@pytest.fixture
+def runs(write_run, outputs):
+    for method, score in (("lora", 0.8), ("sora", 0.9)):
+        for seed in range(3):
+            write_run(method=method, seed=seed, scores=score + seed / 100)
+    return str(outputs)
+
+
+def test_the_terminal_shows_scores_and_comparisons(runs, capsys):
+    assert exit_status(["report", runs]) == 0
+    shown = capsys.readouterr().out
+    assert "91.00 ± 1.00" in shown
+    assert "p (Holm)" in shown
+    assert shown.count("Split protocol") == 1
+
+
+def test_a_folder_gets_every_format(runs, tmp_path, capsys):
+    folder = tmp_path / "report"
+    assert exit_status(["report", runs, f"to={folder}", "figures=none"]) == 0
+    files = {
+        f"{stem}.{ending}" for stem in ("table", "comparisons") for ending in ("md", "tex", "html")
+    } | {"tidy.csv", "tidy.parquet"}  # fmt: skip
+    assert files <= {file.name for file in folder.iterdir()}
+    told = capsys.readouterr().out.split()
+    assert {str(folder / name) for name in files} <= set(told)
+
+
+def test_only_the_formats_asked_for(runs, tmp_path):
+    assert exit_status(["report", runs, f"to={tmp_path / 'r'}", "format=latex,csv"]) == 0
+    assert {file.name for file in (tmp_path / "r").iterdir()} == {"table.tex", "comparisons.tex", "tidy.csv"}
+
+
+def test_figures_are_drawn_by_experiment(runs, tmp_path):
+    assert exit_status(["report", runs, f"to={tmp_path / 'r'}", "format=csv", "figures=pareto"]) == 0
+    assert (tmp_path / "r" / "figures" / "default" / "pareto.svg").is_file()
+
+
+def test_filters_narrow(runs, capsys):
+    assert exit_status(["report", runs, "method=sora", "seed=0,1", "format=csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(",sora," in line for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name at least one folder"),
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["{runs}", "fromat=csv"], "fromat=csv: unknown option; did you mean format?"),
+        (["{runs}", "--to=x"], "--to=x: unknown option; did you mean to?"),
+        (["{runs}", "layout=sora_tabel1"], "did you mean sora_table1?"),
+        (["{runs}", "method=lorra"], "method=lorra: unknown; did you mean lora?"),
+        (["{runs}", "metric=bleu"], "metric=bleu: "),
+        (["{runs}", "format=parquet"], "write it with to=<folder>"),
+        (["{runs}", "test=t"], "test=t: unknown"),
+        (["{runs}", "to="], "to=: a value is expected"),
+        (["{runs}", "layout=prefix_dart"], "no column for the runs' tasks (mrpc)"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_status_2(runs, capsys, words, message):
+    assert exit_status(["report", *(word.format(runs=runs) for word in words)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_an_empty_folder_holds_no_records(tmp_path, capsys):
+    assert exit_status(["report", str(tmp_path)]) == 2
+    assert "no record.json under" in capsys.readouterr().err
+
+
+def test_what_is_no_record_is_told_and_left_out(runs, outputs, capsys):
+    (outputs / "default" / "broken").mkdir()
+    (outputs / "default" / "broken" / "record.json").write_text("{")
+    assert exit_status(["report", runs]) == 0
+    assert "not a JSON record; left out" in capsys.readouterr().err
+
+
+def test_a_thousand_records_without_torch(write_run, outputs, tmp_path):
+    """As a whole process; the time is printed, not asserted."""
+    for number in range(1000):
+        method, task = (
+            ("lora", "sora", "adalora", "bitfit")[number % 4],
+            ("mrpc", "rte", "cola", "stsb")[number // 4 % 4],
+        )
+        write_run(method=method, task=task, seed=number // 16, scores=0.8 + number % 7 / 100)
+    program = (
+        "import re, sys, pathlib\n"
+        "from peftbench.cli import exit_status\n"
+        "status = exit_status(sys.argv[1:])\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'hydra', 'omegaconf', 'matplotlib'} & set(sys.modules)\n"
+        "peak = re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())\n"
+        "print('heavy', sorted(heavy), 'MB', int(peak[1]) // 1024 if peak else 'unknown')\n"
+        "sys.exit(status)\n"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program, "report", str(outputs)], capture_output=True, text=True)
+    print(f"1,000 records: {time.perf_counter() - began:.2f} s, {done.stdout.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("heavy [] MB")
+    assert "(63)" in done.stdout

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+from scipy import stats
+
+from peftbench.report.contents import make
+from peftbench.report.records import find
+from peftbench.report.verdicts import judge
+
+PUBLISHED = 0.8520  # LoRA r=8 on RTE, AdaLoRA's Table 1
+
+
+@pytest.fixture
+def verdicts(outputs):
+    def of():
+        found = find([outputs])
+        (grid,) = make(found, found.runs).grids
+        return {(one.row, one.column): one for one in judge(grid)}
+
+    return of
+
+
+def run(write_run, scores, **about):
+    for seed, score in enumerate(scores):
+        about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", **about}
+        write_run(seed=seed, scores=score, **about)
+
+
+def only(verdicts):
+    (one,) = verdicts().values()
+    return one
+
+
+def test_the_published_mean_in_our_interval_is_reproduced(write_run, verdicts):
+    run(write_run, (0.848, 0.853, 0.861))
+    found = only(verdicts)
+    low, high = stats.t.interval(0.95, 2, loc=85.4, scale=stats.sem([84.8, 85.3, 86.1]))
+    assert low < 85.2 < high
+    assert (found.published.value, found.verdict) == (85.2, "reproduced")
+    assert found.difference == pytest.approx(0.2)
+    assert found.measured.t_interval == pytest.approx((low, high))
+
+
+def test_outside_it_is_not(write_run, verdicts):
+    run(write_run, (0.80, 0.801, 0.802))
+    assert only(verdicts).verdict == "not reproduced"
+
+
+def test_two_seeds_are_too_few(write_run, verdicts):
+    run(write_run, (PUBLISHED, PUBLISHED))
+    assert only(verdicts).verdict == "too few seeds: n=2, 3 needed"
+
+
+def test_failed_seeds_do_not_count_as_seeds(write_run, verdicts):
+    run(write_run, (PUBLISHED, 0.853))
+    write_run(seed=2, task="rte", model="deberta_v3_base", experiment="adalora_table1", status="diverged")
+    found = only(verdicts)
+    assert (found.verdict, found.failed) == ("too few seeds: n=2, 3 needed", "1/3 failed")
+
+
+@pytest.mark.parametrize(
+    ("about", "verdict"),
+    [
+        ({"model": "minilm"}, "not comparable: model (here minilm, there deberta_v3_base)"),
+        ({"protocol": "sora"}, "not comparable: protocol (here sora, there glue_dev)"),
+        ({"kind": "sample", "source": "sample"}, "sample data: no verdict"),
+        ({"kind": "partial"}, "partial data: no verdict"),
+        ({"kind": "unchecked"}, "unchecked data: no verdict"),
+        ({"weights": "random"}, "random weights: no verdict"),
+    ],
+)
+def test_what_differs_gets_no_verdict(write_run, verdicts, about, verdict):
+    run(write_run, (PUBLISHED, PUBLISHED, PUBLISHED), **about)
+    assert only(verdicts).verdict == verdict
+
+
+def test_another_split_is_not_comparable(write_run, verdicts):
+    for seed in range(3):
+        write_run(task="rte", model="deberta_v3_base", experiment="sora_table1", protocol="sora", seed=seed)
+    assert only(verdicts).verdict == "not comparable: split of RTE"
+
+
+def test_a_setting_that_the_paper_has_not_has_no_published_number(write_run, verdicts):
+    run(write_run, (PUBLISHED, PUBLISHED, PUBLISHED), settings={"rank": 3})
+    assert verdicts() == {}
+
+
+def test_what_the_paper_did_otherwise_is_told(write_run, verdicts):
+    run(write_run, (0.866, 0.866, 0.866), experiment="lora_glue", model="roberta_base")
+    assert only(verdicts).verdict == "not comparable: the paper starts from its MNLI checkpoint"
+
+
+def test_a_published_number_that_is_another_metric_is_told(write_run, verdicts):
+    for seed in range(3):
+        write_run(method="bitfit", task="mrpc", experiment="lora_glue", model="roberta_base", seed=seed, scores=0.927)
+    assert only(verdicts).verdict.startswith("not comparable: value equals the F1 reported by BitFit")
+
+
+def test_secondary_sources_stay_marked(write_run, verdicts):
+    for seed in range(3):
+        write_run(task="rte", model="deberta_v3_base", experiment="sora_table1", protocol="sora", seed=seed,
+                  scores={"validation": {"accuracy": 0.85}, "test": {"accuracy": 0.85 + seed / 500}})  # fmt: skip
+    found = only(verdicts)
+    assert (found.verdict, found.published.secondary) == ("reproduced", True)
