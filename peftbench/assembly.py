@@ -16,7 +16,8 @@ from peftbench.config import RunConfig
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
 from peftbench.forms.base import Form
-from peftbench.tasks.base import TaskData
+from peftbench.kept import Kept
+from peftbench.tasks.base import Split, TaskData
 from peftbench.tasks.registry import task_spec
 from peftbench.tasks.text_metrics import require_text_metrics
 from peftbench.training.batching import Rows
@@ -144,9 +145,16 @@ def check_length(model: torch.nn.Module, max_length: int, virtual_tokens: int = 
 
 
 class TokenisedSplits:
-    """Every split and its tokenised rows, each tokenised when first asked for."""
+    """Every split and its tokenised rows, each tokenised when first asked for.
 
-    def __init__(self, data: TaskData, form: Form):
+    Args:
+        data: the splits.
+        form: tokenises them.
+        tokenizer: what names the tokenizer.
+        kept: holds rows that were tokenised before.
+    """
+
+    def __init__(self, data: TaskData, form: Form, tokenizer: str = "", kept: Kept | None = None):
         self.splits = {
             "train": data.train,
             "memorization": data.memorization,
@@ -155,8 +163,19 @@ class TokenisedSplits:
         }
         self.form, self.kind = form, data.provenance["kind"]
         self._rows: dict[str, Rows] = {}
+        self._tokenizer, self._kept = tokenizer, kept or Kept()
 
     def __getitem__(self, name: str) -> Rows:
         if name not in self._rows:
-            self._rows[name] = self.form.tokenise(self.splits[name])
+            split = self.splits[name]
+            key = (self._tokenizer, self.form.name, repr(self.form.task), name, split.fingerprint)
+            self._rows[name], told = self._kept.get("rows", key, lambda: self._tokenised(split))
+            self.form.told |= told
         return self._rows[name]
+
+    def _tokenised(self, split: Split) -> tuple[Rows, dict[str, str]]:
+        """The rows, and what the form has to tell of them."""
+        before, self.form.told = self.form.told, {}
+        rows = self.form.tokenise(split)
+        told, self.form.told = self.form.told, before
+        return rows, told

@@ -151,6 +151,14 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """What a sweep does with failures; `conf/sweep/default.yaml` says what each means. It changes no run."""
+
+    on_error: Literal["continue", "stop"] = "continue"
+    retry: bool = False
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything a run is made of. `method` is the method's own frozen dataclass."""
 
@@ -162,6 +170,7 @@ class RunConfig:
     sparsity: Sparsity
     data: DataConfig
     trainer: TrainerConfig
+    sweep: SweepConfig
     seed: int
     outputs: Path
     experiment_name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,12 +18,20 @@ from rich.table import Table
 
 from peftbench.config import TrainerConfig
 from peftbench.record import RunFolder
-from peftbench.training.loop import LoopState, Plan
+
+if TYPE_CHECKING:
+    from peftbench.training.loop import LoopState, Plan
 
 
+@cache
 def screen() -> Console:
-    """Standard error, where progress goes."""
+    """Standard error, where progress goes; one for all, so that a run's bar stands inside a sweep's table."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def complain(message: str) -> None:
+    """One line on standard error, in the words that every error begins with."""
+    screen().print(f"peftbench: error: {' '.join(message.split())}", markup=False)
 
 
 def paper() -> Console:
@@ -40,6 +49,7 @@ class RunReporter:
         plans: the stages.
         metric: the one that selects, and is shown.
         record: as far as it is known.
+        brief: one run of a sweep: neither opening lines nor, off a terminal, one per evaluation.
     """
 
     def __init__(
@@ -49,6 +59,7 @@ class RunReporter:
         plans: Sequence[Plan],
         metric: str,
         record: Mapping[str, Any],
+        brief: bool = False,
     ):
         self._metric = metric
         self._kind = record["data"]["kind"]
@@ -70,7 +81,9 @@ class RunReporter:
                 console=self._console,
             )
         self._settings = settings
-        self._opening(record)
+        self._brief = brief
+        if not brief:
+            self._opening(record)
 
     def _opening(self, record: Mapping[str, Any]) -> None:
         config, data = record["config"], record["data"]
@@ -124,7 +137,7 @@ class RunReporter:
         self._last |= {self._metric: metrics[self._metric], **status}
         self._write("evaluation", progress, **metrics, **status)
         self._show()
-        if not self._bar and self._settings.progress:
+        if not self._bar and self._settings.progress and not self._brief:
             stage = f"{self._plan.name} " if len(self._plans) > 1 else ""
             mark = "" if self._kind == "benchmark" else f"  ({self._kind} data)"
             self._console.print(f"{stage}step {progress.step}/{self._plan.total_steps}  {facts(self._last)}{mark}")

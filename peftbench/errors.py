@@ -1,10 +1,19 @@
 """The two ways a run can end badly, and the exit status each stands for."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 
 class PeftbenchError(Exception):
-    """Something the user should read as one line: what is wrong, where, and what to do."""
+    """Something the user should read as one line: what is wrong, where, and what to do.
+
+    Attributes:
+        folder: the run's, where a record of the failure lies; None where there is none.
+    """
 
     exit_status = 1
+    folder: Path | None = None
 
 
 class ConfigurationError(PeftbenchError):

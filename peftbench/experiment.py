@@ -37,6 +37,7 @@ from peftbench.environment import environment
 from peftbench.errors import PeftbenchError, RunError
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
+from peftbench.kept import Kept
 from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
 from peftbench.scoring import NO_RANK, Scorer, largest_difference
 from peftbench.stages import plan_stages, stage_result
@@ -58,8 +59,16 @@ from peftbench.training.optimizers import Optimizers
 log = logging.getLogger("peftbench")
 
 
-def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
+def run_experiment(
+    config: RunConfig, kept: Kept | None = None, again: bool = True, brief: bool = False
+) -> tuple[dict[str, Any], Path]:
     """Do what `config` says, or find it done; the record and its folder either way.
+
+    Args:
+        config: the run's.
+        kept: what earlier runs of this process have loaded.
+        again: whether a run that failed before is tried once more; else its record is returned.
+        brief: whether it opens with one line on the screen.
 
     Raises:
         ConfigurationError: data, weights or settings do not fit; nothing was written.
@@ -67,24 +76,30 @@ def run_experiment(config: RunConfig) -> tuple[dict[str, Any], Path]:
     """
     began = time.perf_counter()
     check_machine(config)
+    kept = kept or Kept()
     spec, form = configured(config.task), form_class(config)
-    data = load_task(spec, config.task, config.data, submission=config.trainer.predictions)
-    weights = origin(config.model)
+    wanted = (config.task, config.data, config.trainer.predictions)
+    data = kept.get("data", repr(wanted), lambda: load_task(spec, *wanted))
+    weights = kept.get("origin", repr(config.model), lambda: origin(config.model))
     folder = _folder(config, data, weights, form)
-    if (done := folder.finished()) is not None:
+    if (done := folder.finished() if again else folder.ended()) is not None:
         return done | {"reused": True}, folder.path
-    run = _assemble(config, spec, form, data, folder)
+    run = _assemble(config, spec, form, data, folder, kept)
+    run.brief = brief
     with folder.claimed(), folder.logged():
         if (done := folder.finished()) is not None:  # Another process may have finished it meanwhile.
             return done | {"reused": True}, folder.path
         try:
             return run.carry_out(began), folder.path
-        except PeftbenchError:
+        except PeftbenchError as error:
+            error.folder = folder.path
             raise
         except Exception as error:
             first = (str(error).strip() or "no message").splitlines()[0]
             where = folder.path / "run.log"
-            raise RunError(f"{type(error).__name__}: {first} (traceback in {where})") from error
+            told = RunError(f"{type(error).__name__}: {first} (traceback in {where})")
+            told.folder = folder.path
+            raise told from error
 
 
 def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any], form: type[Form]) -> RunFolder:
@@ -104,15 +119,17 @@ def selection(config: RunConfig, data: TaskData) -> tuple[str, str]:
     return data.selection_split, metric
 
 
-def _assemble(config: RunConfig, spec: TaskSpec, form_class: type[Form], data: TaskData, folder: RunFolder) -> Run:
+def _assemble(
+    config: RunConfig, spec: TaskSpec, form_class: type[Form], data: TaskData, folder: RunFolder, kept: Kept
+) -> Run:
     """Load the backbone, attach the method, tokenise. Raises ConfigurationError; writes nothing."""
     accelerator = make_accelerator(config)
-    backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD), form_class.head)
+    backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD), form_class.head, kept)
     model = backbone.model.to(accelerator.device)
     meter = Meter(accelerator.device)
     form = form_class(spec, config.task, model, backbone.tokenizer)
     form.ready(accelerator, config.trainer.eval_batch_size, meter)
-    tokenised = TokenisedSplits(data, form)
+    tokenised = TokenisedSplits(data, form, repr(config.model), kept)
     plans = plan_stages(config, len(tokenised["train"]))
     memory = backbone_megabytes(model)
     length, steps = form.positions(config.task, is_decoder(model)), plans[0].total_steps
@@ -138,6 +155,7 @@ class Run:
     rows: TokenisedSplits
     plans: list[Plan]
     meter: Meter
+    brief: bool = False
 
     def __post_init__(self):
         self.selection = selection(self.config, self.data)
@@ -152,7 +170,9 @@ class Run:
         started = utc_now()
         write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved())))
         try:
-            with RunReporter(self.folder, self.config.trainer, self.plans, self.selection[1], self.record) as reporter:
+            with RunReporter(
+                self.folder, self.config.trainer, self.plans, self.selection[1], self.record, self.brief
+            ) as reporter:
                 self.rows.form.progress = reporter.writing
                 self._score_untrained()
                 selected = self._train(reporter, began)

@@ -74,6 +74,11 @@ class RunFolder:
         record = read_record(self.record)
         return record if record and record.get("status") == "completed" else None
 
+    def ended(self) -> dict[str, Any] | None:
+        """The record of a run that has come to an end, a good or a bad one; None where it can go on, or begin."""
+        record = read_record(self.record)
+        return record if record and record.get("status") not in ("interrupted", None) else None
+
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Put `record.json` in place, whole."""
         write_text(self.record, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")

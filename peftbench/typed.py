@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import OPTIMIZERS, DataConfig, ModelConfig, RunConfig, TrainerConfig
+from peftbench.config import OPTIMIZERS, DataConfig, ModelConfig, RunConfig, SweepConfig, TrainerConfig
 from peftbench.errors import ConfigurationError
 from peftbench.sparsity import SCHEDULES, Stages
 from peftbench.strict import build, did_you_mean
@@ -17,7 +17,8 @@ from peftbench.tasks.base import LIKELIHOOD, LOWER_IS_BETTER
 from peftbench.tasks.registry import task_spec
 
 _TOP_LEVEL = (
-    "task", "method", "model", "optimizer", "sparsity", "data", "trainer", "seed", "outputs", "experiment_name",
+    "task", "method", "model", "optimizer", "sparsity", "data", "trainer", "sweep",
+    "seed", "outputs", "experiment_name",
 )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def _file(section: str, choices: Mapping[str, str | None]) -> str:
 
 
 def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
-    for section in _TOP_LEVEL[:7]:
+    for section in _TOP_LEVEL[:8]:
         if not isinstance(raw.get(section), Mapping):
             raise ConfigurationError(f"{section}: expected a group's mapping, found {raw.get(section)!r}")
     return {
@@ -94,6 +95,7 @@ def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
         "sparsity": _pick(SCHEDULES, raw["sparsity"], "sparsity.schedule", "constant"),
         "data": DataConfig,
         "trainer": TrainerConfig,
+        "sweep": SweepConfig,
     }
 
 

@@ -18,6 +18,7 @@ from peftbench.backbones.quantisation import quantise
 from peftbench.cache import fetched, sha256
 from peftbench.config import ModelConfig
 from peftbench.errors import ConfigurationError
+from peftbench.kept import Kept
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,19 @@ def _weights_digest(folder: Path) -> str:
     return sha256(files)
 
 
-def load_backbone(config: ModelConfig, num_outputs: int, seed: int, head: Head = "classifier") -> Backbone:
+def load_backbone(
+    config: ModelConfig, num_outputs: int, seed: int, head: Head = "classifier", kept: Kept | None = None
+) -> Backbone:
     """Tokenizer and model with a head: a fresh one of `num_outputs` (1: regression), or the language model's own.
 
     A fresh head is drawn from `seed` before any method attaches, so every method starts from the same one.
+
+    Args:
+        config: which, and where from.
+        num_outputs: of a fresh head.
+        seed: of a fresh head.
+        head: which.
+        kept: holds checkpoints that were read before; a model gets a copy of its own.
 
     Raises:
         ConfigurationError: the files are missing, broken or not reachable, or the backbone cannot have the head.
@@ -143,7 +153,8 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int, head: Head =
     from transformers import AutoConfig, AutoTokenizer
 
     quiet_transformers()
-    described = origin(config)
+    kept = kept or Kept()
+    described = kept.get("origin", repr(config), lambda: origin(config))
     located = locate(config)
     where = str(located.folder) if located.folder else config.repo
     hub = {} if located.folder else {"revision": config.revision}
@@ -156,10 +167,8 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int, head: Head =
             shape = AutoConfig.from_pretrained(
                 where, **({} if head == "language" else {"num_labels": num_outputs}), **hub
             )
-            model, info = auto_class(head, shape).from_pretrained(
-                where, config=shape, dtype=torch.float32, output_loading_info=True, **hub
-            )
-            _check_head(config, head, model, info["missing_keys"])
+            model, missing = _pretrained(auto_class(head, shape), shape, where, hub, _checkpoint(kept, config, head))
+            _check_head(config, head, model, missing)
     except ConfigurationError:
         raise
     except Exception as error:  # Broken files surface as whatever the library that met them first raises.
@@ -170,6 +179,28 @@ def load_backbone(config: ModelConfig, num_outputs: int, seed: int, head: Head =
     if config.quantization is not None:
         quantise(model, config.double_quant)
     return Backbone(model, tokenizer, where if located.source in ("folder", "fetched") else config.repo, described)
+
+
+def _checkpoint(kept: Kept, config: ModelConfig, head: Head) -> dict[str, torch.Tensor] | None:
+    """The weights of the checkpoint: empty until a model was loaded; None where they are not held for the next."""
+    return kept.get("weights", (repr(config), head), dict) if kept.holds("weights") else None
+
+
+def _pretrained(
+    auto: Any, shape: Any, where: str, hub: dict[str, str], checkpoint: dict[str, torch.Tensor] | None
+) -> tuple[nn.Module, list[str]]:
+    """The model, and the names of what the checkpoint lacked and the seed drew."""
+    options = {"config": shape, "dtype": torch.float32, "output_loading_info": True}
+    if checkpoint:
+        model_class = auto._model_mapping[type(shape)] if hasattr(auto, "_model_mapping") else auto
+        copies = {name: weight.clone() for name, weight in checkpoint.items()}
+        model, info = model_class.from_pretrained(None, state_dict=copies, **options)
+        return model, info["missing_keys"]
+    model, info = auto.from_pretrained(where, **options, **hub)
+    if checkpoint is not None:
+        drawn = set(info["missing_keys"])
+        checkpoint |= {name: weight.clone() for name, weight in model.state_dict().items() if name not in drawn}
+    return model, info["missing_keys"]
 
 
 def _agree_on_padding(config: ModelConfig, tokenizer: Any, model: nn.Module) -> None:

@@ -1,0 +1,132 @@
+"""The sweeper that Hydra runs: grids, explicit lists, and tuning with as many trials for every method.
+
+It stands here since Hydra takes plugins from this package alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from peftbench.compose import from_hydra
+from peftbench.errors import ConfigurationError
+from peftbench.sweep.search import Space, sampler_of
+
+_ENTERED = ("task", "method", "model", "seed", "run_id", "status", "objective")
+"""Of a run's outcome, what the manifest says of a trial."""
+
+
+class Sweep(BasicSweeper):
+    """`conf/hydra/sweeper/grid.yaml`, `random.yaml` and `tpe.yaml`.
+
+    Every run is composed and checked before the first one starts. Of a grid every combination of values is a run, and
+    of `points` every point with every combination of the keys outside it. With `trials`, keys that name what is
+    compared (groups such as method, task, model, and the seed) make cells; each cell gets the same number of trials
+    over the other keys' ranges, with the first seed, and its best point on the selection split runs with every seed.
+
+    Args:
+        max_batch_size: runs handed to the launcher at a time; None: all.
+        params: sweeps of a configuration file, key to values; the command line's words take their place.
+        points: explicit points, `key=value key=value` each.
+        trials: of each cell; None: no tuning.
+        sampler: `random` or `tpe`. sampler_seed: of its draws.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None,
+        points: Sequence[str],
+        trials: int | None,
+        sampler: str | None,
+        sampler_seed: int,
+    ):
+        super().__init__(max_batch_size, dict(params or {}))  # type: ignore[arg-type]
+        self._points = list(points)
+        self._trials, self._sampler, self._sampler_seed = trials, sampler, sampler_seed
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's; the jobs are the task function's own."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self._jobs = task_function.jobs  # type: ignore[attr-defined]
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Every run, in batches."""
+        if self._trials is None:
+            return super().sweep(arguments)
+        if self._points:
+            raise ConfigurationError("hydra.sweeper.points: tuning takes ranges, not points; use hydra/sweeper=grid")
+        return self._tune(self._parsed([*self._parse_config(), *arguments]))
+
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
+        """Batches of runs, each a list of words; a run that would be there twice is there once."""
+        given, own = overrides[len(self.params) :], overrides[: len(self.params)]
+        runs: dict[tuple[str, ...], None] = {}
+        for point in self._points or [""]:
+            (product,) = super().split_arguments([*own, *self._parsed(point.split()), *given], None)
+            runs |= dict.fromkeys(map(tuple, product))
+        unique = [list(words) for words in runs]
+        self._jobs.ledger.total += len(unique)
+        return list(self.split_overrides_to_chunks(unique, max_batch_size))
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Refuse the batch where one of its runs is misconfigured.
+
+        Raises:
+            ConfigurationError: it is; nothing of the batch has run.
+        """
+        assert self.hydra_context is not None
+        for words in batch:
+            node = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))  # type: ignore[arg-type]
+            own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+            try:
+                from_hydra(own, node.hydra)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{error} (in the run {' '.join(words)}; nothing was run)") from error
+
+    def _parsed(self, words: Sequence[str]) -> list[Override]:
+        assert self.hydra_context is not None
+        return OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(list(words))
+
+    def _tune(self, overrides: Sequence[Override]) -> list[float]:
+        assert self._trials is not None
+        space = Space.of(overrides)
+        ledger = self._jobs.ledger
+        ledger.sweeper, ledger.trials = str(self._sampler), self._trials
+        ledger.total = len(space.cells) * (self._trials + len(space.seeds) - 1)
+        for cell in space.cells:
+            self.validate_batch_is_legal([[*cell, *space.corner(), space.seeds[0]]])
+        return [self._tune_cell(space, cell) for cell in space.cells]
+
+    def _tune_cell(self, space: Space, cell: list[str]) -> float:
+        """The objective of the best point, run with every seed."""
+        sampler = sampler_of(str(self._sampler), space, self._sampler_seed)
+        entry: dict[str, Any] = {"overrides": cell, "trials": [], "chosen": None, "runs": []}
+        self._jobs.ledger.cells.append(entry)
+        best: tuple[float, list[str]] | None = None
+        for _ in range(self._trials or 0):
+            point = sampler.ask()
+            value = self._launch([*cell, *point, space.seeds[0]], entry["trials"])
+            sampler.tell(value)
+            if value == value and (best is None or value > best[0]):
+                best = value, point
+        if best is None:
+            return float("nan")
+        entry["chosen"] = {"overrides": best[1], "objective": best[0]}
+        for seed in space.seeds:
+            self._launch([*cell, *best[1], seed], entry["runs"])
+        return best[0]
+
+    def _launch(self, words: list[str], entered: list[dict[str, Any]]) -> float:
+        """One run, entered among a cell's; a run that was there before is not counted again."""
+        assert self.launcher is not None
+        (job,) = self.launcher.launch([words], initial_job_idx=len(self._jobs.ledger.outcomes))
+        outcome = self._jobs.ledger.outcomes[-1]
+        entered.append({"overrides": words, **{key: getattr(outcome, key) for key in _ENTERED}})
+        return float(job.return_value)

@@ -1,0 +1,1 @@
+"""Many runs from one command: their points, their states, tuning with equal trials."""

@@ -1,0 +1,177 @@
+"""How far a sweep is: its runs and how they ended, on the screen and in its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from peftbench.config import RunConfig
+from peftbench.console import paper, screen
+from peftbench.record import write_text
+
+_NAMED = ("task", "method", "model", "seed")
+_SHOWN = 12
+"""Rows of the table while the sweep goes on."""
+
+
+@dataclass
+class Outcome:
+    """One run of a sweep.
+
+    Attributes:
+        overrides: its words. task, method, model, seed: what it is a run of.
+        status: the record's; `refused` where there is none, `running` while it lasts, `left` once the sweep stopped.
+        reused: whether it had come to its end before this sweep.
+        message: what failed, one line.
+        run_id, record: the record's. metric, objective: what selects, and its value. seconds: it took now.
+    """
+
+    overrides: list[str]
+    task: str
+    method: str
+    model: str
+    seed: int
+    status: str = "running"
+    reused: bool = False
+    run_id: str | None = None
+    record: str | None = None
+    metric: str | None = None
+    objective: float | None = None
+    seconds: float = 0.0
+    message: str | None = None
+
+
+@dataclass
+class Ledger:
+    """The runs of a sweep in the order they were begun.
+
+    Attributes:
+        words: the command's. total: how many runs there will be, as far as is known.
+        cells: of tuning, what was tried and chosen for each method, task and model.
+        folder: where the manifest goes; known with the first run.
+    """
+
+    words: list[str]
+    sweeper: str = "grid"
+    trials: int | None = None
+    total: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    folder: Path | None = None
+    _live: Live | None = None
+    _began: float = 0.0
+
+    def __enter__(self) -> Ledger:
+        self._began = time.monotonic()
+        if screen().is_terminal:
+            self._live = Live(get_renderable=self._view, console=screen(), refresh_per_second=2, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+        if self.outcomes:
+            self._write()
+            paper().print(self.table(self.outcomes, "sweep"))
+            paper().print(self.summary())
+
+    def begin(self, overrides: Sequence[str], config: RunConfig) -> Outcome:
+        """A run begins."""
+        self.folder = config.outputs / config.experiment_name
+        of = (config.task.name, config.method_name, config.model.name, config.seed)
+        self.outcomes.append(Outcome(list(overrides), *of))
+        return self.outcomes[-1]
+
+    def end(self, outcome: Outcome) -> None:
+        """A run has ended, as `outcome` says."""
+        self._write()
+        if self._live is None and outcome.status != "left":
+            screen().print(f"{self.summary()}  |  {_name(self.outcomes, outcome)}: {_result(outcome)}")
+
+    def summary(self) -> str:
+        """`3 of 12 done, 1 failed, 8 left, about 6 min`."""
+        states = Counter(outcome.status for outcome in self.outcomes)
+        done = states.pop("completed", 0)
+        states.pop("running", 0)
+        left = max(self.total - sum(states.values()) + states.pop("left", 0) - done, 0)
+        parts = [f"{done} of {max(self.total, len(self.outcomes))} done"]
+        if reused := sum(o.reused and o.status == "completed" for o in self.outcomes):
+            parts[0] += f" ({reused} before)"
+        parts += [f"{count} {status.replace('_', ' ')}" for status, count in sorted(states.items())]
+        if left:
+            parts.append(f"{left} left{self._estimate(left)}")
+        return ", ".join(parts)
+
+    def _estimate(self, left: int) -> str:
+        """In words how long the runs that are left take, from those that were run now."""
+        taken = [o.seconds for o in self.outcomes if o.status == "completed" and not o.reused]
+        if not taken:
+            return ""
+        seconds = left * sum(taken) / len(taken)
+        return f", about {seconds / 60:.0f} min" if seconds < 5400 else f", about {seconds / 3600:.1f} h"
+
+    def _view(self) -> RenderableType:
+        return Group(self.table(self.outcomes[-_SHOWN:], None), Text(self.summary()))
+
+    def table(self, outcomes: Sequence[Outcome], title: str | None) -> Table:
+        """Runs, one a row."""
+        table = Table(title=title, title_justify="left")
+        for name in ("run", "status", "result", "seconds", "record"):
+            table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
+        for outcome in outcomes:
+            table.add_row(
+                _name(self.outcomes, outcome),
+                outcome.status.replace("_", " "),
+                _result(outcome),
+                _duration(outcome),
+                outcome.record or "",
+            )
+        return table
+
+    def manifest(self) -> dict[str, Any]:
+        """What the sweep was and what came of it, for reports."""
+        return {
+            "schema": 1,
+            "command": ["peftbench", *self.words],
+            "sweeper": self.sweeper,
+            "trials": self.trials,
+            "cells": self.cells,
+            "runs": [asdict(outcome) for outcome in self.outcomes],
+        }
+
+    def _write(self) -> None:
+        """`sweeps/<hash of the command>.json` beside the runs' folders, once there are any."""
+        if self.folder is not None and self.folder.is_dir():
+            name = hashlib.sha256(json.dumps(self.words).encode()).hexdigest()[:12]
+            write_text(self.folder / "sweeps" / f"{name}.json", json.dumps(self.manifest(), indent=1) + "\n")
+
+
+def _name(outcomes: Sequence[Outcome], outcome: Outcome) -> str:
+    """What a run is of, and its words that not every run has."""
+    shared = set.intersection(*(set(o.overrides) for o in outcomes))
+    words = [word for word in outcome.overrides if word not in shared and word.partition("=")[0] not in _NAMED]
+    return " ".join([outcome.task, outcome.method, outcome.model, f"seed {outcome.seed}", *words])
+
+
+def _duration(outcome: Outcome) -> str:
+    if outcome.status in ("running", "left"):
+        return ""
+    return "before" if outcome.reused else f"{outcome.seconds:.0f}"
+
+
+def _result(outcome: Outcome) -> str:
+    if outcome.message:
+        return outcome.message
+    return "" if outcome.objective is None else f"{outcome.metric} {outcome.objective:.4f}"
