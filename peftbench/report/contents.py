@@ -38,6 +38,11 @@ class Contents:
     tables: list[Table]
     comparisons: list[Table]
 
+    @property
+    def every_table(self) -> list[Table]:
+        """Scores first."""
+        return [*self.tables, *self.comparisons]
+
 
 def make(
     found: Found,

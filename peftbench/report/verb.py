@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from peftbench.errors import ConfigurationError
-from peftbench.report.contents import Contents, make
+from peftbench.report.contents import make
+from peftbench.report.output import FORMATS, show, write
 from peftbench.report.records import Found, Run, find
-from peftbench.report.tables.writing import WRITERS, show
-from peftbench.report.tidy import tidy, to_csv, write_parquet
 from peftbench.strict import did_you_mean
 
-FORMATS = ("terminal", *WRITERS, "csv", "parquet")
 _FILTERS: dict[str, Callable[[Run], object]] = {
     "experiment": lambda run: run.experiment,
     "method": lambda run: run.method,
@@ -42,12 +41,10 @@ def report(words: Sequence[str]) -> int:
         found, runs, options.get("layout"), _values(options.get("metric", "")), test, options.get("against")
     )
     if "to" in options:
-        folder = Path(options["to"])
-        _write(contents, folder, _formats(options.get("format", "all")))
-        if "figures" in options or options.get("format", "all") == "all":
-            _draw(contents, options.get("figures"), folder / "figures")
+        shown = replace(found, runs=contents.runs)
+        write(contents, shown, Path(options["to"]), _formats(options.get("format", "all")), _figures(options))
     else:
-        _print(contents, _one_of("format", options.get("format", "terminal"), FORMATS))
+        show(contents, _one_of("format", options.get("format", "terminal"), FORMATS))
     return 0
 
 
@@ -100,52 +97,9 @@ def _formats(text: str) -> list[str]:
     return [_one_of("format", value, (*FORMATS[1:], "all")) for value in _values(text)]
 
 
-def _print(contents: Contents, format_name: str) -> None:
-    tables = [*contents.tables, *(table for table in contents.comparisons if table.name.endswith("_comparisons"))]
-    if format_name == "terminal":
-        show(tables)
-    elif format_name in WRITERS:
-        sys.stdout.write(WRITERS[format_name][1]([*contents.tables, *contents.comparisons]))
-    elif format_name == "csv":
-        sys.stdout.write(to_csv(tidy(contents.runs, contents.budgets)))
-    else:
-        raise ConfigurationError(f"format={format_name} is not text; write it with to=<folder>")
-
-
-def _write(contents: Contents, folder: Path, formats: Sequence[str]) -> None:
-    """Write files and say where each is."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"to: cannot write to {folder} ({error.strerror})") from error
-    for name in formats:
-        if name in WRITERS:
-            ending, write = WRITERS[name]
-            for stem, tables in (("table", contents.tables), ("comparisons", contents.comparisons)):
-                _written(folder / f"{stem}.{ending}", write(tables))
-    rows = tidy(contents.runs, contents.budgets)
-    if "csv" in formats:
-        _written(folder / "tidy.csv", to_csv(rows))
-    if "parquet" in formats:
-        write_parquet(rows, folder / "tidy.parquet")
-        print(folder / "tidy.parquet")
-
-
-def _draw(contents: Contents, asked: str | None, folder: Path) -> None:
-    """Each experiment's figures in a folder of its own: those asked for, or its layout's, or all it has data for."""
-    if asked == "none":
-        return
-    from peftbench.report.figures import available, draw
-
-    for grid in contents.grids:
-        names = _values(asked or "") or grid.layout.figures or available(grid.runs)
-        drawn = draw(grid.runs, names, folder / grid.layout.name)
-        for file in drawn.files:
-            print(file)
-        for name, need in drawn.skipped.items():
-            print(f"peftbench: note: {grid.layout.name}: no figure {name}: {need}", file=sys.stderr)
-
-
-def _written(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
-    print(file)
+def _figures(options: dict[str, str]) -> list[str] | None:
+    """Names of figures; empty: each layout's own; None: no figures."""
+    asked = options.get("figures")
+    if asked is None:
+        return [] if options.get("format", "all") == "all" else None
+    return None if asked == "none" else _values(asked)

@@ -35,6 +35,7 @@ def test_a_folder_gets_every_format(runs, tmp_path, capsys):
         f"{stem}.{ending}" for stem in ("table", "comparisons") for ending in ("md", "tex", "html")
     } | {"tidy.csv", "tidy.parquet"}  # fmt: skip
     assert files <= {file.name for file in folder.iterdir()}
+    assert "91.00 ± 1.00" in (folder / "report.html").read_text(encoding="utf-8")
     told = capsys.readouterr().out.split()
     assert {str(folder / name) for name in files} <= set(told)
 
@@ -66,7 +67,7 @@ def test_filters_narrow(runs, capsys):
         (["{runs}", "layout=sora_tabel1"], "did you mean sora_table1?"),
         (["{runs}", "method=lorra"], "method=lorra: unknown; did you mean lora?"),
         (["{runs}", "metric=bleu"], "metric=bleu: "),
-        (["{runs}", "format=parquet"], "write it with to=<folder>"),
+        (["{runs}", "format=parquet"], "format=parquet is a file; write it with to=<folder>"),
         (["{runs}", "test=t"], "test=t: unknown"),
         (["{runs}", "to="], "to=: a value is expected"),
         (["{runs}", "layout=prefix_dart"], "no column for the runs' tasks (mrpc)"),

@@ -25,7 +25,7 @@ _LATEX = {
 }  # fmt: skip
 
 
-def show(tables: Sequence[Table]) -> None:
+def show_tables(tables: Sequence[Table]) -> None:
     """Print tables to standard output, aligned; of captions what no table before has said."""
     out = Console(highlight=False, soft_wrap=True)
     if not out.is_terminal:
