@@ -92,6 +92,8 @@ def grouped(rows: Iterable[Row], columns: Sequence[str]) -> dict[tuple[Any, ...]
 def by_setting(runs: Iterable[Run], labels: Mapping[str, str]) -> list[list[Run]]:
     """Runs that differ in their seed alone, by task and setting, in a reader's order.
 
+    Of several runs of one seed the completed one counts, and of those the latest.
+
     Args:
         runs: the runs.
         labels: of the settings, by `Run.setting_id`.
@@ -100,8 +102,11 @@ def by_setting(runs: Iterable[Run], labels: Mapping[str, str]) -> list[list[Run]
     def order(run: Run):
         return run.model, run.task, _natural(labels[run.setting_id]), run.setting_id, run.seed
 
+    one: dict[Any, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.completed, run.record.get("ended") or "")):
+        one[*origin(run).values(), run.setting_id, run.seed] = run
     groups: dict[Any, list[Run]] = {}
-    for run in sorted(runs, key=order):
+    for run in sorted(one.values(), key=order):
         groups.setdefault((*origin(run).values(), run.setting_id), []).append(run)
     return list(groups.values())
 

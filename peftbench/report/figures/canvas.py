@@ -95,10 +95,11 @@ def finish(figure: Figure, rows: Sequence[Row], handles: Sequence[Artist], note:
     return figure
 
 
-def title(row: Row, rows: Sequence[Row], *more: str) -> str:
-    """A panel's: task, backbone, and what else tells it from the figure's other panels.
+def entitle(ax: Axes, row: Row, rows: Sequence[Row], *more: str) -> None:
+    """Write a panel's title: task, backbone, and what else tells it from the figure's other panels.
 
     Args:
+        ax: the panel.
         row: one of the panel's.
         rows: the figure's.
         more: further parts, on a line of their own.
@@ -111,7 +112,9 @@ def title(row: Row, rows: Sequence[Row], *more: str) -> str:
     lines = [" · ".join(parts), *more]
     if len(_marks(rows)) > 1 and (mark := data_mark(row)):
         lines.append(mark)
-    return "\n".join(lines)
+    # A title begins at the axis; what stands left of it takes about half an inch.
+    width = ax.figure.get_figwidth() / ax.get_gridspec().ncols - 0.5  # type: ignore[union-attr]
+    ax.set_title("\n".join(_wrapped(line, width) for line in lines))
 
 
 def data_mark(row: Row) -> str:

@@ -73,7 +73,7 @@ def paint(rows: list[Row]) -> Figure:
         _panel(ax, [row for row in panel if row["quantity"] == quantity], looks)
         ax.set_ylabel(_label(quantity, panel[0]["metric"]))
         if quantity == quantities[0]:
-            ax.set_title(canvas.title(panel[0], rows))
+            canvas.entitle(ax, panel[0], rows)
     handles = [canvas.key(name, color=look.colour, linestyle=look.line) for name, look in looks.items()]
     return canvas.finish(figure, rows, handles, canvas.seeds_note(rows, "mean and standard deviation"))
 
@@ -85,7 +85,7 @@ def _label(quantity: str, metric: str) -> str:
 def _panel(ax: Axes, rows: list[Row], looks) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    for curve in grouped(rows, ("setting",)).values():
+    for curve in grouped(rows, ("setting_id",)).values():
         look = looks[curve[0]["setting"]]
         factor = metric_axis(curve[0]["metric"])[1] if curve[0]["quantity"] == SCORE else 1.0
         x = [row["step"] for row in curve]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,23 +26,23 @@ PANEL = ("task", "model", "data", "weights", "train_rows", "machine")
 def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting and machine: seconds of all whole epochs of its seeds, and their ratio to the reference's."""
     labels = label_settings(runs)
+    places: dict[tuple[str, int], list[Run]] = {}
+    for run in completed(runs):
+        if run.record["timing"]["epoch_s"]:
+            places.setdefault((machine(run), _train_rows(run)), []).append(run)
     rows = []
-    for setting in by_setting(completed(runs), labels):
-        machines: dict[tuple[str, int], list[Run]] = {}
-        for run in setting:
-            if run.record["timing"]["epoch_s"]:
-                machines.setdefault((machine(run), _train_rows(run)), []).append(run)
-        for (name, train_rows), group in machines.items():
-            seconds = [s for run in group for s in run.record["timing"]["epoch_s"]]
+    for (name, train_rows), there in places.items():
+        for setting in by_setting(there, labels):
+            seconds = [s for run in setting for s in run.record["timing"]["epoch_s"]]
             rows.append(
                 {
-                    **origin(group[0]),
+                    **origin(setting[0]),
                     "train_rows": train_rows,
                     "machine": name,
-                    "method": group[0].method,
-                    "setting": labels[group[0].setting_id],
-                    "setting_id": group[0].setting_id,
-                    "seeds": len(group),
+                    "method": setting[0].method,
+                    "setting": labels[setting[0].setting_id],
+                    "setting_id": setting[0].setting_id,
+                    "seeds": len(setting),
                     "epochs": len(seconds),
                     "median_s": statistics.median(seconds),
                     "least_s": min(seconds),
@@ -91,7 +92,7 @@ def paint(rows: list[Row]) -> Figure:
     for ax, panel in zip(axes, groups, strict=True):
         _panel(ax, panel, 1.4 if wide else 1.8)
         where = [f"machine {machines.index(panel[0]['machine']) + 1}"] if len(machines) > 1 else []
-        ax.set_title(canvas.title(panel[0], rows, *where))
+        canvas.entitle(ax, panel[0], rows, *where)
     return canvas.finish(figure, rows, [], _note(rows, machines))
 
 
@@ -110,7 +111,7 @@ def _slots(panel: list[Row]) -> int:
 
 def _panel(ax: Axes, panel: list[Row], room: float) -> None:
     """Bars, the fastest first; the axis is `room` times as long as the longest, for the words beside it."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     ordered = sorted(panel, key=lambda row: row["median_s"])
     marks = method_marks([row["method"] for row in ordered])
@@ -125,11 +126,13 @@ def _panel(ax: Axes, panel: list[Row], room: float) -> None:
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, longest * room)
     ax.set_xticks([tick for tick in MaxNLocator(4).tick_values(0, longest) if tick <= longest])
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
     ax.set_xlabel("seconds per epoch")
 
 
 def _seconds(value: float) -> str:
-    return f"{value:,.1f}" if value >= 10 else f"{value:.2f}"
+    """Three digits and no fewer, whole seconds above a hundred."""
+    return f"{value:,.{max(0, 2 - int(math.log10(max(value, 1))))}f}"
 
 
 EPOCH_TIME = Kind(

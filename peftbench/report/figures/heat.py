@@ -161,7 +161,7 @@ def _paint(
     images = []
     for ax, panel in zip(axes, groups, strict=True):
         images.append(_map(ax, panel, f"{name}_mean", limits, numbers))
-        ax.set_title(canvas.title(panel[0], rows, subtitle(panel)))
+        canvas.entitle(ax, panel[0], rows, subtitle(panel))
     if numbers is None:
         power = math.floor(math.log10(limits[1]))
         bar = figure.colorbar(images[0], ax=axes, location="right", shrink=0.9, aspect=25, pad=0.02)

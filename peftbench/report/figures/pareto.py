@@ -77,7 +77,7 @@ def paint(rows: list[Row]) -> Figure:
     handles: dict[str, Artist] = {}
     for ax, panel in zip(axes, groups, strict=True):
         _panel(ax, panel, handles)
-        ax.set_title(canvas.title(panel[0], rows))
+        canvas.entitle(ax, panel[0], rows)
     note = canvas.seeds_note(rows, "mean and standard deviation")
     if lost := sum(row["without_result"] for row in rows):
         note += f" {lost} run{'s' * (lost > 1)} without a result left out."
@@ -113,6 +113,8 @@ def _panel(ax: Axes, panel: list[Row], handles: dict[str, Artist]) -> None:
         _axis_of_counts(ax, [row["effective_mean"] for row in counted])
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_xticks([])
     ax.set_xlabel("effective parameters")
     ax.set_ylabel(label)
     ax.margins(y=0.15)

@@ -55,7 +55,7 @@ def _paint(rows: list[Row], key: str) -> Figure:
     for ax, panel in zip(axes, groups, strict=True):
         (_lengths if key == LENGTH else _inits)(ax, panel, looks)
         ax.set_ylabel(metric_axis(panel[0]["metric"])[0])
-        ax.set_title(canvas.title({k: v for k, v in panel[0].items() if k != "model"}, rows))
+        canvas.entitle(ax, {k: v for k, v in panel[0].items() if k != "model"}, rows)
         ax.margins(y=0.15)
     handles = [
         canvas.key(line, color=m.colour, marker=m.marker, linestyle=m.line if key == LENGTH else "")

@@ -158,11 +158,11 @@ def paint(rows: list[Row]) -> Figure:
     figure, axes = canvas.panels(len(groups), across=3, height=2.1)
     for ax, panel in zip(axes, groups, strict=True):
         _panel(ax, panel, settings)
-        ax.set_title(canvas.title(panel[0], rows, *_zero_words(panel)))
+        canvas.entitle(ax, panel[0], rows, *_zero_words(panel))
     note = canvas.seeds_note(rows, "mean and standard deviation")
     if any(_zero_words(panel) for panel in groups):
         note += " Zero ranks: of the last stage, in the shallow / middle / deep third of the layers."
-    return canvas.finish(figure, rows, _handles(settings), note)
+    return canvas.finish(figure, rows, _handles(settings, summarise(rows)), note)
 
 
 def _panel(ax: Axes, panel: list[Row], settings: list[str]) -> None:
@@ -224,7 +224,7 @@ def _zero_words(panel: list[Row]) -> list[str]:
     return [f"zero ranks: {' / '.join(shares)} %"]
 
 
-def _handles(settings: list[str]) -> list[Artist]:
+def _handles(settings: list[str], curves: list[Row]) -> list[Artist]:
 
     several = len(settings) > 1
     handles = []
@@ -233,7 +233,8 @@ def _handles(settings: list[str]) -> list[Artist]:
         handles.append(canvas.key(quantity, color=colour, marker=marker, linestyle=line, markersize=3.5))
     if several:
         handles += [canvas.key(s, color=_colours(settings, s)[0], linewidth=3) for s in settings]
-    handles.append(canvas.key("knee", linestyle="", **_KNEE))
+    if any(curve["knee_effective"] is not None for curve in curves):
+        handles.append(canvas.key("knee", linestyle="", **_KNEE))
     handles.append(canvas.key(f"fewest keeping {KEPT:.0f} %", linestyle="", marker="^", markersize=5, color="black"))
     return handles
 

@@ -103,7 +103,7 @@ def applied() -> Iterator[None]:
 
 
 _UNSCALED = {
-    "log_likelihood": "log-likelihood (nats per token)",
+    "log_likelihood": "log-lik. (nats/token)",
     "perplexity": "perplexity",
     "nist": "NIST",
     "cider": "CIDEr",
