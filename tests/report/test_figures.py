@@ -24,7 +24,8 @@ from peftbench.report.figures.sites import parse, thirds
 from peftbench.report.figures.style import PALETTE, series
 from peftbench.report.records import find
 
-pytest.importorskip("matplotlib")
+Text = pytest.importorskip("matplotlib.text").Text
+FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
 
 
 @pytest.fixture
@@ -79,6 +80,21 @@ def test_pareto_rows_are_means_over_seeds_and_count_runs_without_a_result(write_
     assert (lora["effective_mean"], lora["seeds"], lora["without_result"]) == (110, 2, 1)
     assert [rows[name]["on_front"] for name in ("bitfit", "lora", "full")] == [True, True, False]
     assert rows["bitfit"]["score_std"] is None
+
+
+def test_of_a_seeds_runs_the_completed_one_counts(write_run, runs):
+    for name, value in (("first", 0.5), ("again", 0.7)):
+        write_run(seed=3, scores=value, fingerprint=name)
+    write_run(seed=3, status="failed", fingerprint="lost")
+    write_run(seed=4, status="failed")
+    (row,) = pareto.prepare(runs())
+    assert (row["seeds"], row["without_result"], row["score_std"]) == (1, 1, None)
+    assert row["score_mean"] in (0.5, 0.7)
+
+
+def test_a_score_that_was_not_computed_is_no_score(write_run, runs):
+    write_run(scores={"validation": {"accuracy": None}})
+    assert available(runs()) == []
 
 
 def test_sample_and_benchmark_are_never_one_panel(write_run, runs):
@@ -322,6 +338,27 @@ def test_every_figure_of_sample_data_is_marked(write_run, runs):
     with style.applied():
         figures = [kind.paint(kind.pages(kind.rows(runs()))[0]) for kind in kinds]
     assert [figure.get_suptitle() for figure in figures] == [canvas.data_mark({"data": "sample", "weights": ""})] * 9
+
+
+def test_no_word_is_cut_off(write_run, runs, monkeypatch):
+    for kind in ("sample", "partial", "unchecked"):
+        everything(write_run, kind=kind, task="superglue_rte", model="deberta_v3_base")
+    drawn = []
+    draw_text = Text.draw
+    monkeypatch.setattr(Text, "draw", lambda text, *args, **how: (drawn.append(text), draw_text(text, *args, **how)))
+    for kind in FIGURES.values():
+        drawn.clear()
+        with style.applied():
+            figure = kind.paint(kind.pages(kind.rows(runs()))[0])
+            FigureCanvasAgg(figure).draw()
+        width, height = figure.bbox.size
+        assert len(drawn) > 5
+        for text in drawn:
+            box = text.get_window_extent()
+            inside = box.x0 > -1 and box.y0 > -1 and box.x1 < width + 1 and box.y1 < height + 1
+            assert inside or not text.get_text().strip(), (
+                f"{kind.name}: {text.get_text()!r}, {box} of {width} x {height}"
+            )
 
 
 def test_of_mixed_data_the_panel_is_marked(write_run, runs):

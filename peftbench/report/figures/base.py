@@ -77,8 +77,8 @@ def score(run: Run) -> float:
 
 
 def completed(runs: Iterable[Run]) -> list[Run]:
-    """Those with a result."""
-    return [run for run in runs if run.completed]
+    """Those with a result and a score."""
+    return [run for run in runs if run.completed and run.metric(run.record["selection"]["metric"]) is not None]
 
 
 def grouped(rows: Iterable[Row], columns: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
