@@ -29,12 +29,15 @@ class Budgets:
 def read_budgets(sweeps: Iterable[Mapping[str, Any]]) -> Budgets:
     """What the manifests tell; a cell that is in several has the trials of all, each trial once."""
     trials: dict[tuple[str, str, str], set[str]] = {}
+    tried: set[str] = set()
     results: set[str] = set()
     for sweep in sweeps:
-        for cell in sweep.get("cells", ()):
-            results |= set(cell.get("runs", ()))
-            ids = {trial["run_id"] for trial in cell.get("trials", ())}
-            if ids:
-                trials.setdefault((cell["method"], cell["task"], cell["model"]), set()).update(ids)
-    tried: set[str] = set().union(*trials.values())
-    return Budgets({key: len(ids) for key, ids in trials.items()}, tried - results)
+        for cell in sweep.get("cells") or ():
+            results |= set(cell.get("runs") or ())
+            told = cell.get("trials") or ()
+            if told:
+                # A point that was refused has no run, and was tried all the same.
+                points = {trial.get("run_id") or repr(trial.get("overrides")) for trial in told}
+                trials.setdefault((cell["method"], cell["task"], cell["model"]), set()).update(points)
+                tried |= points
+    return Budgets({key: len(points) for key, points in trials.items()}, tried - results)

@@ -22,14 +22,14 @@ class Cell:
         values: scores by seed, as recorded.
         runs: completed ones, those without this metric among them.
         ended: how many of the others ended how.
-        mixed: what differs between the runs so that they have no common mean.
+        mixed: whether the runs have different rows of data, and so no common mean.
         trials: tuning trials behind the runs; None: none are known.
     """
 
     values: Mapping[int, float]
     runs: tuple[Run, ...]
     ended: Mapping[str, int]
-    mixed: tuple[str, ...] = ()
+    mixed: bool = False
     trials: int | None = None
 
     @cached_property
@@ -161,22 +161,30 @@ def _by_row(layout: Layout, runs: Iterable[Run]) -> list[tuple[Row, list[Run]]]:
 
 
 def _apart(row: Row, runs: Sequence[Run], columns: Sequence[Column]) -> list[tuple[str, list[Run]]]:
-    """A row's runs by what may not be averaged: settings, model, kind of data; each with its label."""
+    """A row's runs by what may not be averaged: settings, model, weights, kind of data; each with its label."""
     besides = {key for column in columns for key in (column.where or {})}
     settings = label_settings(runs, besides=besides)
     parts = _split(row.label, runs, lambda run: settings[run.setting_id].removeprefix(method_name(run.method)).strip())
     parts = [piece for label, part in parts for piece in _split(label, part, lambda run: f"({run.model})")]
-    return [piece for label, part in parts for piece in _by_kind(label, part)]
+    parts = [piece for label, part in parts for piece in _split_within(label, part, _weights)]
+    return [piece for label, part in parts for piece in _split_within(label, part, kind_of)]
 
 
-def _by_kind(label: str, runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Apart by kind of data only where one task has several: a cut of the largest tasks cuts no small one."""
-    kinds: dict[str, set[str]] = defaultdict(set)
+def _split_within(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -> list[tuple[str, list[Run]]]:
+    """Apart only where one task has several: a cut of the largest tasks' rows cuts no small one's."""
+    of_tasks: dict[str, set[str]] = defaultdict(set)
     for run in runs:
-        kinds[run.task].add(kind_of(run))
-    if all(len(of_task) == 1 for of_task in kinds.values()):
+        of_tasks[run.task].add(told(run))
+    if all(len(of_task) == 1 for of_task in of_tasks.values()):
         return [(label, list(runs))]
-    return _split(label, runs, lambda run: f"[{kind_of(run)}]")
+    return _split(label, runs, lambda run: f"[{told(run)}]")
+
+
+def _weights(run: Run) -> str:
+    """What names the weights of a backbone: of a folder their digest, of a hub id its revision."""
+    model = run.record["model"]
+    digest = model.get("weights_sha256")
+    return f"weights {digest[:8] if digest else model.get('revision') or model['source']}"
 
 
 def kind_of(run: Run) -> str:
@@ -226,9 +234,9 @@ def _cell(
     commits = _several(counted, lambda run: (run.record["environment"].get("git") or {}).get("commit"))
     if commits:
         notes.append(f"{where}: runs of {commits} commits in one mean.")
-    mixed = tuple(what for what, key in _IDENTITY.items() if _several(counted, key))
+    mixed = _several(counted, _rows_of) > 0
     if mixed:
-        notes.append(f"{where}: not averaged, for its runs differ in {' and '.join(mixed)}.")
+        notes.append(f"{where}: not averaged, for its runs have different rows of data.")
     trials = max((n for run in counted if (n := trials_of(run)) is not None), default=None)
     return Cell(values, counted, ended, mixed, trials)
 
@@ -241,11 +249,8 @@ def _one_a_seed(runs: Sequence[Run]) -> dict[int, Run]:
     return best
 
 
-_IDENTITY: Mapping[str, Callable[[Run], Hashable]] = {
-    "data": lambda run: tuple(sorted((k, v["fingerprint"]) for k, v in run.record["data"]["splits"].items())),
-    "weights": lambda run: run.record["model"].get("weights_sha256"),
-}
-"""What a mean over seeds must not run across, beside the settings."""
+def _rows_of(run: Run) -> Hashable:
+    return tuple(sorted((name, split["fingerprint"]) for name, split in run.record["data"]["splits"].items()))
 
 
 def _several(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> int:

@@ -46,6 +46,29 @@ def test_sample_and_benchmark_are_never_one_mean(write_run, grid):
     assert found == {"LoRA [benchmark]": {0: 0.8}, "LoRA [sample data]": {1: 0.4}}
 
 
+def test_weights_of_one_name_are_apart(write_run, outputs, grid):
+    import json
+
+    for seed, digest in enumerate(("aaaaaaaabb", "ccccccccdd")):
+        file = write_run(seed=seed, scores=0.8)
+        record = json.loads(file.read_text())
+        record["model"]["weights_sha256"] = digest
+        file.write_text(json.dumps(record))
+    assert [line.label for line in grid().lines] == ["LoRA [weights aaaaaaaa]", "LoRA [weights cccccccc]"]
+
+
+def test_runs_that_a_column_tells_apart_share_a_row(write_run, grid):
+    parts = [f"{split}_{part}" for split in ("validation", "test") for part in ("matched", "mismatched")]
+    splits = {part: {"accuracy": 0.9} for part in parts}
+    for chosen in (None, "validation_mismatched"):
+        write_run(task="mnli", scores=splits, split=chosen or "validation_matched", experiment="sora_table1",
+                  config={"task": {"selection_split": chosen}}, protocol="sora")  # fmt: skip
+    found = grid()
+    assert [line.label for line in found.lines] == ["LoRA r=8"]
+    chosen = [cell.runs[0].record["selection"]["split"] for cell in found.lines[0].cells]
+    assert chosen == ["validation_matched", "validation_mismatched"]
+
+
 def test_partial_where_it_is_cut_and_whole_elsewhere_is_one_row(write_run, grid):
     write_run(task="cola", kind="partial", scores=0.5)
     write_run(task="rte", scores=0.6)
@@ -57,7 +80,7 @@ def test_other_rows_of_data_are_told_and_not_averaged(write_run, grid):
     write_run(seed=1, scores=0.9, fingerprint="other")
     found = grid()
     assert only_cell(found).summary is None
-    assert any("not averaged, for its runs differ in data" in note for note in found.notes)
+    assert any("not averaged, for its runs have different rows of data" in note for note in found.notes)
 
 
 def test_other_commits_are_averaged_and_told(write_run, grid):
@@ -115,9 +138,11 @@ def sora_run(write_run, task, scores, seed=0, **about):
     splits = {"validation": scores, "test": scores}
     if task == "mnli":
         splits = {f"{split}_{part}": scores for split in splits for part in ("matched", "mismatched")}
-    metric, split = next(iter(scores)), next(iter(splits))
-    write_run(task=task, scores=splits, metric=metric, split=split, seed=seed, protocol="sora",
-              experiment="sora_table1", **about)  # fmt: skip
+    metric = next(iter(scores))
+    for split in [name for name in splits if name.startswith("validation")]:
+        chosen = {"task": {"selection_split": split if split.endswith("mismatched") else None}}
+        write_run(task=task, scores=splits, metric=metric, split=split, seed=seed, protocol="sora", config=chosen,
+                  experiment="sora_table1", **about)  # fmt: skip
 
 
 EIGHT = {
