@@ -6,7 +6,8 @@ const COLUMNS = [
   { title: "Model", value: (row) => row.model },
   { title: "Seed", value: (row) => row.seed, number: true },
   { title: "Status", value: (row) => row.status.replaceAll("_", " ") },
-  { title: "Metric", value: (row) => (row.metric ? `${row.metric}, ${row.split}` : null) },
+  { title: "Split", value: (row) => row.split || null },
+  { title: "Metric", value: (row) => row.metric || null, plain: true },
   { title: "Score", value: (row) => row.score, show: scoreText, number: true },
   { title: "Effective parameters", value: (row) => row.effective, show: (row) => whole(row.effective), number: true },
   { title: "Trained parameters", value: (row) => row.trained, show: (row) => whole(row.trained), number: true },
@@ -81,7 +82,7 @@ class RunTable {
   line(row) {
     const cells = this.columns.map((column, i) => {
       const told = column.show ? column.show(row) : (column.value(row) ?? "");
-      const kind = [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ");
+      const kind = [column.number && "number", column.wide && "wide", column.plain && "plain"].filter(Boolean).join(" ");
       const cell = element("td", { class: kind || null });
       if (i === 0) {
         cell.append(element("button", { type: "button", class: "open", "aria-expanded": "false" }, told));
@@ -92,7 +93,7 @@ class RunTable {
       }
       return cell;
     });
-    const link = element("a", { href: row.link }, "record.json");
+    const link = element("a", { href: row.link }, "record");
     const line = element("tr", {}, ...cells, element("td", {}, link));
     line.row = row;
     return line;
