@@ -137,7 +137,10 @@ function filter() {
 
 filters.addEventListener("input", filter);
 filters.addEventListener("submit", (event) => event.preventDefault());
-filters.addEventListener("reset", () => queueMicrotask(filter));
+document.getElementById("all").addEventListener("click", () => {
+  filters.reset();
+  filter();
+});
 filter();
 
 let width = innerWidth;

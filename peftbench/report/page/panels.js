@@ -151,9 +151,12 @@ function listen(drawing, points, tip, visit) {
   drawing.addEventListener("keydown", (event) => {
     const i = points.findIndex((p) => p.node === event.target);
     const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
-    if (event.key === "Enter") visit(points[i].row);
-    if (!step) return;
-    event.preventDefault();
+    if (!step && event.key !== "Enter") return;
+    event.preventDefault(); // Or Enter would press the row's button too, on which the focus is by then.
+    if (!step) {
+      visit(points[i].row);
+      return;
+    }
     const next = points[(i + step + points.length) % points.length].node;
     event.target.setAttribute("tabindex", -1);
     next.setAttribute("tabindex", 0);
