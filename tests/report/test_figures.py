@@ -108,6 +108,7 @@ def test_sample_and_benchmark_are_never_one_panel(write_run, runs):
 def test_smallest_count_that_keeps_99_percent():
     assert stages.smallest_keeping([100, 60, 20, 10], [100, 99.5, 99.0, 60]) == 20
     assert stages.smallest_keeping([100, 60], [98, 97]) is None
+    assert stages.smallest_keeping([100, 60], [100, 98.99999999999999]) == 60, "99 % but for rounding"
 
 
 def test_knee_by_hand():
@@ -116,6 +117,7 @@ def test_knee_by_hand():
     assert stages.knee([3, 2, 1], [3, 2, 1]) is None, "a straight line has none"
     assert stages.knee([3, 2, 1], [3, 1.2, 1]) is None, "below the chord nothing bends"
     assert stages.knee([3, 2, 1], [1, 1, 1]) is None
+    assert stages.knee([3, 2, 1], [100, 100.00000000000001, 99.99999999999999]) is None, "rounding is no bend"
     assert stages.knee([3, 2, 1], [1, 2, 3]) is None, "the sparsest is an end, not a bend"
     assert stages.knee([2, 1], [2, 1]) is None
 

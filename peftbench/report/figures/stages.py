@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 KEPT = 99.0
 """Percent of the dense score that a model must keep."""
 
+_NOISE = 1e-9
+"""Percent that floating-point arithmetic makes of nothing."""
+
 QUANTITIES = ("generalization", "memorization")
 THIRDS = ("shallow", "middle", "deep")
 
@@ -81,7 +84,7 @@ def zero_shares(initial: Mapping[str, int] | None, final: Mapping[str, int] | No
 
 def smallest_keeping(counts: Sequence[float], percents: Sequence[float], kept: float = KEPT) -> float | None:
     """The smallest measured count whose model has at least `kept` percent; nothing is interpolated."""
-    return min((n for n, p in zip(counts, percents, strict=True) if p >= kept), default=None)
+    return min((n for n, p in zip(counts, percents, strict=True) if p >= kept - _NOISE), default=None)
 
 
 def knee(counts: Sequence[float], percents: Sequence[float]) -> int | None:
@@ -95,12 +98,12 @@ def knee(counts: Sequence[float], percents: Sequence[float]) -> int | None:
         None of fewer than three points, of a level curve, where no point lies above the chord, and where the farthest
         one is the sparsest or the densest: the curve does not bend between what was measured.
     """
-    if len(counts) < 3 or min(counts) == max(counts) or min(percents) == max(percents):
+    if len(counts) < 3 or any(max(values) - min(values) < _NOISE for values in (counts, percents)):
         return None
     above = [y - x for x, y in zip(_scaled(counts), _scaled(percents), strict=True)]
     best = max(range(len(above)), key=above.__getitem__)
     inner = min(counts) < counts[best] < max(counts)
-    return best if inner and above[best] > 1e-12 else None
+    return best if inner and above[best] > _NOISE else None
 
 
 def _scaled(values: Sequence[float]) -> list[float]:
