@@ -170,9 +170,8 @@ def _comparable(words: list[str]) -> list[str]:
                 " hydra/sweeper=tpe, which gives each the same number, or name one of each"
             )
         return words
-    return [
-        word.replace("sweeper=optuna", "sweeper=tpe").replace("sweeper.n_trials", "sweeper.trials") for word in words
-    ]
+    ours = {"sweeper=optuna": "sweeper=tpe", "sweeper.n_trials": "sweeper.trials"}
+    return [re.sub("|".join(map(re.escape, ours)), lambda m: ours[m[0]], word) for word in words]
 
 
 @contextlib.contextmanager

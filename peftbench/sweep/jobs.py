@@ -75,4 +75,4 @@ def _enter(outcome: Outcome, record: dict[str, Any], file: str) -> None:
         outcome.metric = record["selection"]["metric"]
         outcome.objective = record["objective"] if math.isfinite(record["objective"]) else None
     elif outcome.reused and record["error"]:
-        outcome.message = f"{record['error']['message']} (earlier; sweep.retry=true tries again)"
+        outcome.message = record["error"]["message"]

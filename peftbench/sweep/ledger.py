@@ -85,6 +85,8 @@ class Ledger:
         if self.outcomes:
             self._write()
             paper().print(self.table(self.outcomes, "sweep"))
+            if any(outcome.reused and outcome.status != "completed" for outcome in self.outcomes):
+                paper().print("what failed before was not run again; sweep.retry=true tries again")
             paper().print(self.summary())
 
     def begin(self, overrides: Sequence[str], config: RunConfig) -> Outcome:

@@ -169,7 +169,7 @@ WRONG = [
     ("method=adalora method.t_initial=900 method.t_final=900", "leave no step of 4 for the budget to shrink in"),
     ("method.sites=[]", "method.sites: an empty list leaves nothing to train"),
     ("method.sites=[qury]", "'qury' is not a role; did you mean query?"),
-    ("task.max_length=200", "task.max_length: 200 exceeds the backbone's 140 positions"),
+    ("task.max_length=200", "task.max_length: inputs of up to 200 tokens exceed the backbone's 140 positions"),
     ("data=folder", "data=folder needs data.root=<folder> or the environment variable PEFTBENCH_DATA"),
     ("data=folder data.root=/no/such/folder", "data.root: /no/such/folder is not a folder"),
     ("model.path=/no/such/model", "model.path: /no/such/model has no config.json"),
@@ -304,7 +304,7 @@ def test_a_sweep_runs_every_job(tmp_path, tiny_run):
     found = records(tmp_path / "outputs")
     assert sorted(record["seed"] for record in found) == [0, 1]
     assert {record["status"] for record in found} == {"completed"}
-    assert done.stdout.count("record: ") == 2
+    assert done.stdout.count("record.json") == 2
 
 
 def test_a_sweep_leaves_the_packages_log_alone(run, tiny_run):
@@ -312,17 +312,6 @@ def test_a_sweep_leaves_the_packages_log_alone(run, tiny_run):
     package = logging.getLogger("peftbench")
     assert run("-m", "method=lora", "method.rank=0,-1", *tiny_run)[0] == 2
     assert not package.disabled
-
-
-def test_a_bad_value_in_a_sweep_is_one_line_and_the_other_jobs_run(run, tmp_path, tiny_run):
-    status, _, err = run("-m", "method=lora", "method.rank=0,2", *tiny_run, "trainer.progress=false")
-    assert status == 2
-    assert [line for line in err if line.startswith("peftbench: error: ")] == [
-        "peftbench: error: method.rank: 0 is too small, at least 1 (conf/method/lora.yaml)"
-    ]
-    assert not [line for line in err if "Traceback" in line or "Error executing" in line]
-    (record,) = records(tmp_path / "outputs")
-    assert record["config"]["method"]["rank"] == 2
 
 
 @pytest.mark.parametrize("words", ["method.rnak=1,2", "method=lora,srora", "seed=[1", "preset=null"])

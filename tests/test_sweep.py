@@ -1,0 +1,265 @@
+"""Sweeps as users type them: points, states, what jobs share, tuning, and what is left when one breaks off."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from peftbench import cli
+from peftbench.kept import SWEEP, Kept
+from peftbench.sweep.search import RandomSampler, TPESampler, Uniform
+
+
+@pytest.fixture
+def sweep(capsys, monkeypatch, tmp_path, tiny_run):
+    """Words -> exit status, lines of standard output and of standard error, of `peftbench -m` on the tiny backbone."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        capsys.readouterr()
+        status = cli.exit_status(["-m", *tiny_run, *words])
+        out, err = capsys.readouterr()
+        return status, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def records(root):
+    found = [json.loads(file.read_text()) for file in root.rglob("record.json")]
+    return {(r["method"], r["config"]["method"].get("rank"), r["seed"]): r for r in found}
+
+
+def manifest(root):
+    (file,) = root.rglob("sweeps/*.json")
+    return json.loads(file.read_text())
+
+
+def values(record):
+    keys = ("metrics", "selection", "parameters", "ranks", "objective", "run_id")
+    return {key: record[key] for key in keys}
+
+
+def test_a_broken_off_sweep_finishes_with_the_same_command(sweep, tmp_path, monkeypatch):
+    from peftbench.training.loop import Loop
+
+    words = ("method=lora,sora", "seed=0,1,2")
+    done, whole = [], Loop.run
+
+    def break_off(self, plan):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(plan)
+        return whole(self, plan)
+
+    monkeypatch.setattr(Loop, "run", break_off)
+    status, _, err = sweep(*words)
+    assert status == 1
+    assert "the same command goes on" in err[-1]
+    before = {key: record["ended"] for key, record in records(tmp_path).items() if record["status"] == "completed"}
+    assert len(before) == 3
+    monkeypatch.setattr(Loop, "run", lambda self, plan: done.append(plan) or whole(self, plan))
+    status, out, _ = sweep(*words)
+    assert status == 0
+    assert len(done) == 6
+    after = records(tmp_path)
+    assert len(after) == 6
+    assert {record["status"] for record in after.values()} == {"completed"}
+    assert {key: after[key]["ended"] for key in before} == before
+    assert out[-1] == "6 of 6 done (3 before)"
+
+
+def test_a_changed_value_runs_what_has_changed_alone(sweep, tmp_path):
+    sweep("method=lora,sora", "method.rank=2", "seed=0,1")
+    ended = {key: record["ended"] for key, record in records(tmp_path).items()}
+    status, out, _ = sweep("method=lora,sora", "method.rank=2,3", "seed=0,1")
+    assert status == 0
+    assert out[-1] == "8 of 8 done (4 before)"
+    after = records(tmp_path)
+    assert len(after) == 8
+    assert {key: after[key]["ended"] for key in ended} == ended
+
+
+def test_jobs_of_a_sweep_equal_runs_of_their_own(sweep, tmp_path, tiny_run, capsys):
+    """Full fine-tuning and BitFit change what they were given; who comes after them finds it as it was."""
+    words = ["seed=1", "trainer.max_steps=3"]
+    assert sweep("method=full,bitfit,lora,full", *words)[0] == 0
+    together = {method: values(record) for (method, _, _), record in records(tmp_path / "outputs").items()}
+    assert set(together) == {"full", "bitfit", "lora"}
+    for method in together:
+        assert cli.exit_status([*tiny_run, *words, f"method={method}", f"outputs={tmp_path / 'alone'}"]) == 0
+    alone = {method: values(record) for (method, _, _), record in records(tmp_path / "alone").items()}
+    assert together == alone
+
+
+def test_weights_are_read_once_and_every_model_has_its_own(tiny_folder, monkeypatch):
+    from peftbench.backbones.loading import load_backbone
+    from peftbench.compose import compose_run
+
+    config = compose_run([f"model.path={tiny_folder}", "task=mrpc"]).model
+    kept = Kept(SWEEP)
+    first = load_backbone(config, 2, 5, kept=kept).model
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.fill_(7.0)
+    second = load_backbone(config, 2, 5, kept=kept).model.state_dict()
+    fresh = load_backbone(config, 2, 5).model.state_dict()
+    assert set(second) == set(fresh)
+    assert all(torch.equal(second[name], fresh[name]) for name in fresh)
+
+
+def test_rows_are_tokenised_once(sweep, monkeypatch):
+    from peftbench.forms.classification import Classification
+
+    calls, whole = [], Classification.tokenise
+    monkeypatch.setattr(Classification, "tokenise", lambda self, split: calls.append(split.name) or whole(self, split))
+    sweep("method=lora,bitfit", "seed=0,1")
+    assert sorted(calls) == ["train", "validation"]
+
+
+def test_what_failed_is_told_kept_and_tried_again_on_request(sweep, tmp_path, monkeypatch):
+    from peftbench.training.loop import Loop
+
+    tried, whole = [], Loop.run
+
+    def fail_once(self, plan):
+        tried.append(self.seed)
+        if tried == [0]:
+            raise ValueError("the disk is gone")
+        return whole(self, plan)
+
+    monkeypatch.setattr(Loop, "run", fail_once)
+    status, out, err = sweep("method=lora", "seed=0,1")
+    assert status == 1
+    (line,) = [line for line in err if line.startswith("peftbench: error: ")]
+    assert "ValueError: the disk is gone" in line
+    assert out[-1] == "1 of 2 done, 1 failed"
+    assert records(tmp_path)[("lora", 8, 0)]["status"] == "failed"
+    status, out, _ = sweep("method=lora", "seed=0,1")
+    assert (status, tried) == (1, [0, 1])
+    assert out[-1] == "1 of 2 done (1 before), 1 failed"
+    assert any("sweep.retry=true tries again" in line for line in out)
+    status, out, _ = sweep("method=lora", "seed=0,1", "sweep.retry=true")
+    assert (status, tried) == (0, [0, 1, 0])
+    assert out[-1] == "2 of 2 done (1 before)"
+
+
+def test_a_sweep_stops_at_the_first_failure_where_that_is_asked_for(sweep, tmp_path, monkeypatch):
+    from peftbench.training.loop import Loop
+
+    monkeypatch.setattr(Loop, "run", lambda *_: 1 / 0)
+    status, out, _ = sweep("method=lora", "seed=0,1,2", "sweep.on_error=stop")
+    assert status == 1
+    assert len(records(tmp_path)) == 1
+    assert out[-1] == "0 of 3 done, 1 failed, 2 left"
+    assert [run["status"] for run in manifest(tmp_path)["runs"]] == ["failed", "left", "left"]
+
+
+def test_every_run_is_checked_before_the_first_one_starts(sweep, tmp_path):
+    status, out, err = sweep("method=lora", "method.rank=2,0")
+    assert (status, out) == (2, [])
+    (line,) = err
+    assert "method.rank: 0 is too small" in line
+    assert "method.rank=0; nothing was run" in line
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_explicit_points_are_united_and_the_command_line_wins(sweep, tmp_path):
+    points = "hydra.sweeper.points=['method=lora method.rank=2,3','method=bitfit','method=lora method.rank=3']"
+    status, out, _ = sweep(points, "hydra.sweeper.params={seed:'0,1'}", "seed=4")
+    assert status == 0
+    assert set(records(tmp_path)) == {("lora", 2, 4), ("lora", 3, 4), ("bitfit", None, 4)}
+    assert out[-1] == "3 of 3 done"
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_tuning_gives_every_method_as_many_trials_and_runs_the_best_with_every_seed(sampler, sweep, tmp_path):
+    status, out, _ = sweep(
+        f"hydra/sweeper={sampler}", "hydra.sweeper.trials=3", "method=lora,bitfit", "seed=5,6",
+        "optimizer.lr=tag(log,interval(1e-4,1e-1))",
+    )  # fmt: skip
+    assert status == 0
+    found = manifest(tmp_path)
+    assert (found["sweeper"], found["trials"]) == (sampler, 3)
+    assert [(cell["method"], cell["task"]) for cell in found["cells"]] == [("lora", "mrpc"), ("bitfit", "mrpc")]
+    for cell in found["cells"]:
+        assert len(cell["trials"]) == 3
+        assert {trial["seed"] for trial in cell["trials"]} == {5}
+        best = max(cell["trials"], key=lambda trial: trial["objective"])
+        assert cell["chosen"]["objective"] == best["objective"]
+        assert set(cell["chosen"]["overrides"]) <= set(best["overrides"])
+        assert [run["seed"] for run in cell["runs"]] == [5, 6]
+        assert cell["runs"][0]["run_id"] == best["run_id"]
+    rates = [[trial["overrides"] for trial in cell["trials"]] for cell in found["cells"]]
+    assert len({word for words in rates[0] for word in words if word.startswith("optimizer.lr=")}) == 3
+    assert out[-1].startswith("8 of 8 done")
+
+
+def test_random_draws_are_the_same_in_every_cell_and_cover_the_range():
+    ranges = {"optimizer.lr": Uniform(1e-4, 1e-1, log=True), "method.rank": ("2", "4"), "n": Uniform(1, 9, whole=True)}
+    one, two = RandomSampler(ranges, 3), RandomSampler(ranges, 3)
+    drawn = [one.ask() for _ in range(200)]
+    assert drawn == [two.ask() for _ in range(200)]
+    rates = np.array([float(point[0].partition("=")[2]) for point in drawn])
+    assert (rates >= 1e-4).all()
+    assert (rates <= 1e-1).all()
+    assert abs(np.log10(rates).mean() + 2.5) < 0.2
+    assert {point[1] for point in drawn} == {"method.rank=2", "method.rank=4"}
+    assert {point[2] for point in drawn} == {f"n={i}" for i in range(1, 10)}
+
+
+def test_tpe_is_optunas(monkeypatch):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=1))
+    ours = TPESampler({"optimizer.lr": Uniform(1e-4, 1e-1, log=True)}, 1)
+    for _ in range(15):
+        trial = study.ask()
+        rate = trial.suggest_float("optimizer.lr", 1e-4, 1e-1, log=True)
+        assert ours.ask() == [f"optimizer.lr={rate:.4g}"]
+        value = -abs(np.log10(rate) + 2)
+        study.tell(trial, value)
+        ours.tell(value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra/sweeper=random", "method=lora,bitfit"], "tuning has nothing to draw"),
+        (["hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(0,1))"], "is not a range above 0"),
+        (["method=lora", "optimizer.lr=interval(0,1)"], "does not support sweep type"),
+        (["hydra/sweeper=optuna", "method=lora,sora", "optimizer.lr=interval(0,1)"], "unequal trials"),
+        (["sweep.on_error=panic", "seed=0,1"], "sweep.on_error"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_one_line(words, message, sweep, tmp_path):
+    status, _, err = sweep(*words)
+    assert status == 2
+    (line,) = err
+    assert line.startswith("peftbench: error: ")
+    assert message in line
+    assert not list(tmp_path.rglob("record.json"))
+
+
+def test_hydras_optuna_sweeper_maximises_the_objective(sweep, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    status, out, _ = sweep(
+        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize",
+        "method=lora", "optimizer.lr=interval(1e-4,1e-2)",
+    )  # fmt: skip
+    assert status == 0, out
+    assert len(records(tmp_path)) == 1 or len(list(tmp_path.rglob("record.json"))) == 2
+
+
+def test_kept_things_are_made_once_and_the_oldest_goes_first():
+    made = []
+
+    def make(name):
+        return lambda: made.append(name) or name
+
+    kept = Kept({"rows": 2})
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert kept.get("rows", name, make(name)) == name
+    assert made == ["a", "b", "c", "b"]
+    assert Kept().get("rows", "a", make("x")) == "x"
+    assert not Kept().holds("rows")
