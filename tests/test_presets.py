@@ -36,6 +36,7 @@ METHOD_KEYS = {
 RANGES = {
     "optimizer.lr": (float, 1e-6, 1e-1),
     "optimizer.weight_decay": (float, 0, 1),
+    "optimizer.eps": (float, 1e-10, 1e-5),
     "optimizer.warmup_ratio": (float, 0, 0.5),
     "optimizer.warmup_steps": (int, 0, 10_000),
     "trainer.epochs": (int, 1, 200),
@@ -156,6 +157,11 @@ def test_adalora_budget_phases_fit_into_the_run(file):
     assert method["t_initial"] + method["t_final"] < steps
     assert method["target_rank"] < method["rank"]
     assert values["optimizer"].get("warmup_steps", 0) < steps
+
+
+@pytest.mark.parametrize("file", [f for f in PRESETS if place(f)[0] == "lora" and "gpt2" in f.stem], ids=str)
+def test_loras_language_models_have_its_codes_epsilon(file):
+    assert read(file)["optimizer"]["eps"] == 1e-6
 
 
 def test_none_is_empty_and_says_so():

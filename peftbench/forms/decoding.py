@@ -115,14 +115,15 @@ def _to_the_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def _settings(model: Any, tokenizer: Any, decoding: Decoding) -> Any:
     """All of it ours: a checkpoint's own settings (BART's four beams, a chat model's temperature) do not count.
 
-    Of those only the special tokens are kept.
+    Of those only the special tokens are kept, and not BART's forced end, with which a text that is cut off at the limit
+    would pass for a finished one.
     """
     from transformers import GenerationConfig
 
     own = model.generation_config
     special = {
         name: value
-        for name in ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id")
+        for name in ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id")
         if (value := getattr(own, name, None)) is not None
     }
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]

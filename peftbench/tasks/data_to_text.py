@@ -132,6 +132,9 @@ def grouped(sources: list[str], references: list[list[str]], training: bool, **c
         references: of each its texts.
         training: which of the two.
         columns: other values of the N inputs; of equal sources the first one's count.
+
+    Raises:
+        ValueError: an input to be scored has no text to score against.
     """
     if training:
         rows = [(i, text) for i, texts in enumerate(references) for text in texts]
@@ -140,6 +143,8 @@ def grouped(sources: list[str], references: list[list[str]], training: bool, **c
     first: dict[str, int] = {}
     found: dict[str, list[str]] = {}
     for i, (source, texts) in enumerate(zip(sources, references, strict=True)):
+        if not texts:
+            raise ValueError(f"entry {i} has no text to score against: {source!r}")
         first.setdefault(source, i)
         found.setdefault(source, []).extend(texts)
     kept = {key: [values[i] for i in first.values()] for key, values in columns.items()}

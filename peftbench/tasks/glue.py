@@ -63,10 +63,10 @@ GLUE = (
     ),
     TaskSpec(
         "rte", "glue", _SENTENCES, _ENTAILMENT, ("accuracy",), _rows(2490, 277, 3000),
-        text=classes(_ENTAILMENT, sentence1=0, sentence2=1),
+        text=classes(_ENTAILMENT, cut="left", sentence1=0, sentence2=1),
     ),
     TaskSpec(
         "wnli", "glue", _SENTENCES, _WINOGRAD, ("accuracy",), _rows(635, 71, 146),
-        text=classes(_WINOGRAD, sentence1=0, sentence2=1),
+        text=classes(_WINOGRAD, cut="left", sentence1=0, sentence2=1),
     ),
 )  # fmt: skip

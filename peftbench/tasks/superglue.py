@@ -43,7 +43,8 @@ AXG = TaskSpec(
 SUPERGLUE: tuple[TaskSpec, ...] = (
     TaskSpec(
         "boolq", "super_glue", ("question", "passage"), _TRUTH, ("accuracy",), _rows(9427, 3270, 3245),
-        parse=partial(pair_rows, ("question", "passage")), text=text_formats.classes(_TRUTH, passage=1, question=0),
+        parse=partial(pair_rows, ("question", "passage")),
+        text=text_formats.classes(_TRUTH, cut="left", passage=1, question=0),
     ),
     # Of the two metrics that the benchmark averages, accuracy leads: with five neutral rows in the development set,
     # one of them moves the mean F1 by several points.
@@ -74,7 +75,7 @@ SUPERGLUE: tuple[TaskSpec, ...] = (
     TaskSpec(
         "wic", "super_glue", ("word", "sentence1", "sentence2"), _TRUTH, ("accuracy",), _rows(5428, 638, 1400),
         kind="spans", parse=marked_word_rows,
-        text=text_formats.classes(_TRUTH, sentence1=0, sentence2=1, word="word"),
+        text=text_formats.classes(_TRUTH, cut="left", sentence1=0, sentence2=1, word="word"),
     ),
     TaskSpec(
         "wsc", "super_glue", ("text", "span1_text", "span2_text"), _TRUTH, ("accuracy",), _rows(554, 104, 146),

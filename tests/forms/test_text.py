@@ -264,3 +264,13 @@ def test_batches_shift_the_decoder_by_its_start(tiny_folder_of):
     first = rows.targets.row(1)
     assert batch["decoder_input_ids"][0, : len(first)].tolist() == [0, *first[:-1].tolist()]
     assert F.one_hot(batch["target_ids"], 600).shape[0] == int(batch["positions"].sum())
+
+
+def test_a_text_that_is_cut_off_is_unfinished_whatever_the_checkpoint_forces(tiny_folder_of):
+    """BART's own settings write its end at the limit, as if the text were whole."""
+    ours = form("bart", tiny_folder_of)
+    ours.model.generation_config.forced_eos_token_id = ours.tokenizer.eos_token_id
+    prompts = ours.tokenise(split()).prompts
+    _, unfinished = generate(ours.model, prompts, Decoding(3), ours.tokenizer, ours.accelerator, 4, ours.meter)
+    assert unfinished == 4
+    assert ours.meter.generated_tokens == 12

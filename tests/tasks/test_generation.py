@@ -161,6 +161,25 @@ def test_a_corpus_is_the_benchmark_only_with_every_split_of_its_release(tmp_path
     assert notes[2].startswith("validation is the last ")
 
 
+def test_an_entry_without_text_trains_nothing_and_is_not_scored(tmp_path):
+    bare = DART | {"annotations": [*DART["annotations"][:1], {"source": [], "text": []}]}
+    dart = GenerationTask("dart", protocol="official")
+    for split, columns in {"train": bare, "validation": DART, "test": DART}.items():
+        put(tmp_path, "dart", split, columns)
+    assert [texts for _, texts in lines(load(tmp_path, dart).train)] == [["One text."], ["Another text."]]
+    put(tmp_path, "dart", "test", bare)
+    assert "(entry 1 has no text to score against: 'A : b : C')" in refusal(tmp_path, dart)
+
+
+def test_dart_is_the_benchmark_by_its_entries_not_by_its_texts(tmp_path):
+    for split, entries in {"train": 30526, "validation": 2768, "test": 5097}.items():
+        triples = [[[f"subject {i}", "IS", "object"]] for i in range(entries)]
+        put(tmp_path, "dart", split, {"tripleset": triples, "annotations": DART["annotations"][:1] * entries})
+    data = load(tmp_path, GenerationTask("dart", protocol="official"))
+    assert (data.provenance["kind"], data.provenance["notes"]) == ("benchmark", [])
+    assert len(data.train) == 2 * 30526
+
+
 def test_e2es_lines_are_those_of_prefix_tunings_and_loras_files():
     found = e2e_source(
         "name[Blue Spice], eatType[coffee shop], priceRange[£20-25], familyFriendly[no], area[city centre]"

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, tiny_generator
+from transformers import AutoTokenizer
 
 from peftbench.config import DataConfig
+from peftbench.forms.text_rows import Wording
 from peftbench.task_config import TaskConfig
 from peftbench.tasks.base import Parsed, Split
 from peftbench.tasks.glue import AX, GLUE
@@ -267,6 +269,46 @@ def test_hidden_rows_have_inputs_and_no_examples(task):
     rows, targets = SPECS[task].text.pairs(hidden)
     assert (rows.tolist(), targets) == ([], [])
     assert SPECS[task].text.sources(hidden) == [EXAMPLES[task][1]]
+
+
+# Of rows in the hub's columns, the part that is long; what is asked about it must outlive a cut.
+LONG = {
+    "boolq": "passage", "rte": "sentence1", "wnli": "sentence1", "wic": "sentence2", "qnli": "sentence",
+    "mnli": "premise", "ax": "premise", "cb": "premise", "superglue_rte": "premise", "multirc": "paragraph",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", LONG)
+def test_a_source_is_cut_where_its_longest_part_stands(task):
+    row, _, _ = EXAMPLES[task]
+    format = SPECS[task].text
+    (short,), (long,) = (
+        format.sources(split_of(task, [row | {LONG[task]: text}])) for text in (row[LONG[task]], row[LONG[task]] * 90)
+    )
+    kept = long[-len(short) :] if format.cut == "left" else long[: len(short)]
+    others = [str(row[name]) for name in SPECS[task].text_columns if name not in (LONG[task], "sentence1")]
+    assert others or task in ("rte", "wnli")
+    for other in others or [row["sentence2"]]:
+        assert other in kept
+
+
+@real_data
+@pytest.mark.parametrize(("task", "end"), [("boolq", "question"), ("superglue_rte", "hypothesis")])
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_every_real_source_that_is_cut_keeps_its_question(task, end, family, tiny_folder_of):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder_of(family))
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    split = load_task(TASKS[task], TaskConfig(task), DataConfig("folder", str(SHARED / "data"))).evaluations[
+        "validation"
+    ]
+    split = split.take(np.arange(60), "validation")
+    text, wording = TASKS[task].text, Wording(tiny_generator(family), tokenizer)
+    rows, cut = wording.prompts(text.sources(split), 256, text.cut)
+    assert cut > 10
+    for row, asked in zip(rows, split.texts[0] if task == "boolq" else split.texts[1], strict=True):
+        ids = tokenizer(f"{end}: {asked}", add_special_tokens=False)["input_ids"]
+        written = tokenizer.decode(row, skip_special_tokens=True)
+        assert tokenizer.decode(ids, skip_special_tokens=True) in written
 
 
 @real_data
