@@ -159,7 +159,7 @@ def test_hostile_texts_stay_texts(record, page):
     assert [tag for tag, _ in hostile.found] == tags
     (row,) = hostile.data()["rows"]
     assert row["task"] == HOSTILE
-    assert "\u2028" not in page.read_text(encoding="utf-8").partition('id="data">')[2]
+    assert "\u2028" not in page.read_text(encoding="utf-8").partition('id="page-data">')[2]
 
 
 def test_the_title_is_escaped(record, page):
@@ -234,6 +234,10 @@ def test_tables_and_figures_are_inside(record, page, tmp_path):
     assert (picture["width"], picture["height"], picture["alt"]) == ("96", "48", "pareto mrpc")
     assert base64.b64decode(picture["src"].partition(",")[2]) == figure.read_bytes()
     assert "T&1" in shown(page)
+    identities = {attributes.get("id") for _, attributes in elements.found}
+    inner = [attributes["href"] for tag, attributes in elements.found if tag == "a"]
+    assert inner == ["#page-tables", "#page-figures", "#page-runs", "#page-table-heading"]
+    assert all(address[1:] in identities for address in inner)
 
 
 @pytest.mark.parametrize("content", [None, b"\x89PNG"])

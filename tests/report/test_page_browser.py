@@ -85,9 +85,9 @@ def report(write_run, outputs):
 
 def column(page, title: str) -> list[str]:
     """A column's cells from top to bottom."""
-    titles = page.locator("#run-table thead th").all_inner_texts()
+    titles = page.locator("#page-run-table thead th").all_inner_texts()
     place = [" ".join(told.split()) for told in titles].index(title)
-    return page.locator(f"#run-table tbody tr:not(.detail) td:nth-child({place + 1})").all_inner_texts()
+    return page.locator(f"#page-run-table tbody tr:not(.detail) td:nth-child({place + 1})").all_inner_texts()
 
 
 def sort(page, title: str):
@@ -96,7 +96,7 @@ def sort(page, title: str):
 
 def links(page) -> list[str]:
     """The addresses that a reader is sent to."""
-    return page.locator("#run-table a").evaluate_all("nodes => nodes.map(node => node.href)")
+    return page.locator("#page-run-table a").evaluate_all("nodes => nodes.map(node => node.href)")
 
 
 def read(address: str) -> dict:
@@ -117,12 +117,12 @@ def test_it_opens_with_everything_on_it(look, report, tmp_path):
     page = look(report)
     assert page.title() == "Methods on MRPC"
     assert page.locator(".banner").inner_text().startswith("SAMPLE data in 11 of 11 runs: sentences made by peftbench")
-    assert page.locator("#count").inner_text() == "11 runs"
+    assert page.locator("#page-count").inner_text() == "11 runs"
     assert len(column(page, "Task")) == 11
-    assert page.locator("#scores .point").count() == 10
-    assert "SAMPLE data" in page.locator("#scores figcaption").inner_text()
-    assert page.locator("#scores .remark").inner_text() == "1 run without a score or a count not drawn."
-    assert page.locator("#stages .point").count() == 8
+    assert page.locator("#page-scores .point").count() == 10
+    assert "SAMPLE data" in page.locator("#page-scores figcaption").inner_text()
+    assert page.locator("#page-scores .remark").inner_text() == "1 run without a score or a count not drawn."
+    assert page.locator("#page-stages .point").count() == 8
     page.screenshot(path=tmp_path / "page.png", full_page=True)
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
@@ -165,25 +165,25 @@ def test_sorting_works_by_keyboard(look, report):
 
 def test_every_word_must_be_there(look, report):
     page = look(report)
-    page.locator("#words").fill("SORA seed=10")
+    page.locator("#page-words").fill("SORA seed=10")
     assert (column(page, "Method"), column(page, "Seed")) == (["SoRA"], ["10"])
-    assert page.locator("#count").inner_text() == "1 of 11 runs"
-    assert page.locator("#scores .point").count() == 1
-    assert not page.locator("#stages").is_visible()
-    page.locator("#words").fill("sora lora")
-    assert page.locator("#count").inner_text() == "0 of 11 runs"
-    assert page.locator("#run-table tbody").inner_text().strip() == "No run fits the filters."
+    assert page.locator("#page-count").inner_text() == "1 of 11 runs"
+    assert page.locator("#page-scores .point").count() == 1
+    assert not page.locator("#page-stages").is_visible()
+    page.locator("#page-words").fill("sora lora")
+    assert page.locator("#page-count").inner_text() == "0 of 11 runs"
+    assert page.locator("#page-run-table tbody").inner_text().strip() == "No run fits the filters."
 
 
 def test_choices_filter_table_and_plots(look, report):
     page = look(report)
     page.get_by_label("Method").select_option("LoRA")
     assert column(page, "Method") == ["LoRA"] * 3
-    assert page.locator("#scores .point").count() == 2
+    assert page.locator("#page-scores .point").count() == 2
     page.get_by_label("Status").select_option(label="diverged (1)")
     assert column(page, "Task") == ["rte"]
     page.get_by_role("button", name="Show all").click()
-    assert page.locator("#count").inner_text() == "11 runs"
+    assert page.locator("#page-count").inner_text() == "11 runs"
 
 
 def test_the_pointer_shows_a_run(look, report):
@@ -207,7 +207,7 @@ def test_the_pointer_shows_a_stage(look, report):
 
 def test_points_are_reached_by_keyboard(look, report):
     page = look(report)
-    page.locator("#scores .point[tabindex='0']").focus()
+    page.locator("#page-scores .point[tabindex='0']").focus()
     assert "Linear probe" in page.get_by_role("tooltip").inner_text()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
@@ -215,13 +215,13 @@ def test_points_are_reached_by_keyboard(look, report):
     page.keyboard.press("Escape")
     assert not page.get_by_role("tooltip").is_visible()
     page.keyboard.press("Enter")
-    assert page.locator("#run-table tr.detail").count() == 1
+    assert page.locator("#page-run-table tr.detail").count() == 1
 
 
 def test_more_parameters_stand_further_right_and_better_scores_higher(look, report):
     page = look(report)
     points = []
-    for point in page.locator("#scores .point").all():
+    for point in page.locator("#page-scores .point").all():
         told, box = point.get_attribute("aria-label"), point.bounding_box()
         score = float(re.search(r"× 100 ([\d.]+)", told)[1])
         count = int(re.search(r"effective parameters ([\d,]+)", told)[1].replace(",", ""))
@@ -238,10 +238,10 @@ def test_more_parameters_stand_further_right_and_better_scores_higher(look, repo
 
 def test_a_row_opens_and_closes(look, report):
     page = look(report)
-    page.locator("#words").fill("diverged")
-    line = page.locator("#run-table tbody tr").first
+    page.locator("#page-words").fill("diverged")
+    line = page.locator("#page-run-table tbody tr").first
     line.click()
-    detail = page.locator("#run-table tr.detail")
+    detail = page.locator("#page-run-table tr.detail")
     assert "RunError: diverged at step 7" in detail.inner_text()
     for words in ("optimizer.lr", "0.001", "backbone", "22,565,376", "versions.torch", "2.13.0+cpu"):
         assert words in detail.inner_text()
@@ -253,10 +253,10 @@ def test_a_row_opens_and_closes(look, report):
 
 def test_an_open_row_goes_where_its_run_goes(look, report):
     page = look(report)
-    page.locator("#run-table tbody tr").first.click()
+    page.locator("#page-run-table tbody tr").first.click()
     for title in ("Score", "Score", "Method"):
         sort(page, title)
-        before = page.locator("#run-table tr.detail").evaluate(
+        before = page.locator("#page-run-table tr.detail").evaluate(
             "node => node.previousElementSibling.querySelector('.open').ariaExpanded"
         )
         assert before == "true"
@@ -268,7 +268,7 @@ def test_a_click_on_a_point_opens_its_run(look, report):
     pointed_at(page, "Full FT · mrpc · minilm · seed 9")
     page.mouse.down()
     page.mouse.up()
-    opened = page.locator("#run-table tr:has(+ tr.detail)")
+    opened = page.locator("#page-run-table tr:has(+ tr.detail)")
     assert opened.inner_text().split("\t")[:4] == ["mrpc", "Full FT", "minilm", "9"]
 
 
@@ -299,7 +299,7 @@ def test_records_cannot_act(look, write_run, outputs):
         button.click()
     pointed_at(page, HOSTILE.replace('"', '\\"'))
     assert HOSTILE in page.get_by_role("tooltip").inner_text()
-    assert page.locator("#run-table tr.detail").count() == 3
+    assert page.locator("#page-run-table tr.detail").count() == 3
     assert page.locator("img").count() == 0
     assert page.title() == "Quiet"
     for address in links(page):
@@ -313,11 +313,11 @@ def test_the_policy_stops_what_is_not_the_pages_own(browser, report):
     page = browser.new_page()
     page.goto(report.as_uri())
     assert page.title() == "Methods on MRPC"
-    assert page.locator("#run-table tbody tr").count() == 11
+    assert page.locator("#page-run-table tbody tr").count() == 11
     page.close()
 
 
-def test_figures_are_seen(look, write_run, outputs, tmp_path):
+def test_tables_and_figures_are_seen(look, write_run, outputs, tmp_path):
     write_run()
     figure = tmp_path / "pareto.svg"
     figure.write_text(
@@ -325,7 +325,9 @@ def test_figures_are_seen(look, write_run, outputs, tmp_path):
         '<style>rect{fill:#f00}</style><rect width="72" height="72" style="opacity:1"/></svg>',
         encoding="utf-8",
     )
-    write_page(find([outputs]), outputs / "report.html", "With a figure", figures=[figure])
+    # A table is called as its experiment is, and that as its user likes.
+    tables = [f'<figure class="table" id="{name}"><table></table></figure>' for name in ("data", "runs", "words")]
+    write_page(find([outputs]), outputs / "report.html", "With a figure", tables, [figure])
     picture = look(outputs / "report.html").locator("img")
     assert picture.evaluate("image => [image.naturalWidth, image.complete]") == [96, True]
 
@@ -358,14 +360,14 @@ def test_a_thousand_runs_open_and_filter_fast(look, write_run, outputs):
         (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
     write_page(find([outputs]), outputs / "report.html", "Many")
     page = look(outputs / "report.html")
-    assert page.locator("#count").inner_text() == "1,000 runs"
+    assert page.locator("#page-count").inner_text() == "1,000 runs"
     taken = page.evaluate("""(() => {
         const began = performance.now();
-        const words = document.getElementById('words');
+        const words = document.getElementById('page-words');
         words.value = 'seed=7';
         words.dispatchEvent(new Event('input', {bubbles: true}));
         document.body.offsetHeight;
         return performance.now() - began;
     })()""")
-    assert page.locator("#count").inner_text() == "111 of 1,000 runs"
+    assert page.locator("#page-count").inner_text() == "111 of 1,000 runs"
     assert taken < 2000

@@ -1,7 +1,7 @@
 // Data read, filters made, everything drawn.
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const tip = new Tip(document.getElementById("tip"));
+const data = JSON.parse(document.getElementById("page-data").textContent);
+const tip = new Tip(document.getElementById("page-tip"));
 for (const row of data.rows) row.searched = searchText(row);
 
 const GENERALIZATION = ["#0072B2", "o"];
@@ -90,9 +90,9 @@ function stageSpecs(rows) {
   return specs.filter((spec) => spec.points.length);
 }
 
-const table = new RunTable(document.getElementById("run-table"), data);
-const filters = document.getElementById("filters");
-const words = document.getElementById("words");
+const table = new RunTable(document.getElementById("page-run-table"), data);
+const filters = document.getElementById("page-filters");
+const words = document.getElementById("page-words");
 
 const selects = Object.entries(CHOICES).map(([title, key]) => {
   const counts = new Map();
@@ -100,7 +100,7 @@ const selects = Object.entries(CHOICES).map(([title, key]) => {
   const values = [...counts.keys()].sort(BY_WORDS.compare);
   const options = values.map((value) => element("option", { value }, `${value} (${counts.get(value)})`));
   const select = element("select", { name: key }, element("option", { value: "" }, "all"), ...options);
-  document.getElementById("choices").append(element("label", {}, `${title} `, select));
+  document.getElementById("page-choices").append(element("label", {}, `${title} `, select));
   return select;
 });
 
@@ -109,7 +109,7 @@ let shown = data.rows;
 function drawPlots() {
   tip.hide();
   const visit = (row) => table.visit(row);
-  const scores = document.getElementById("scores");
+  const scores = document.getElementById("page-scores");
   const scored = scoreSpecs(shown);
   const drawn = scored.flatMap((spec) => spec.points.map((point) => point.row));
   const methods = Object.keys(data.marks).filter((method) => drawn.some((row) => row.method === method));
@@ -117,7 +117,7 @@ function drawPlots() {
   fillPanels(scores.querySelector(".panels"), scored, tip, visit);
   const left = shown.length - drawn.length;
   scores.querySelector(".remark").textContent = left ? `${many(left, "run")} without a score or a count not drawn.` : "";
-  const stages = document.getElementById("stages");
+  const stages = document.getElementById("page-stages");
   const staged = stageSpecs(shown);
   stages.hidden = !staged.length;
   const legend = [legendItem(GENERALIZATION, "generalization"), legendItem(MEMORIZATION, "memorization")];
@@ -128,7 +128,7 @@ function drawPlots() {
 function filter() {
   shown = wanted(data.rows, words.value, Object.fromEntries(selects.map((select) => [select.name, select.value])));
   const of = shown.length === data.rows.length ? "" : ` of ${data.rows.length.toLocaleString("en-US")}`;
-  document.getElementById("count").textContent = `${shown.length.toLocaleString("en-US")}${of} ${
+  document.getElementById("page-count").textContent = `${shown.length.toLocaleString("en-US")}${of} ${
     data.rows.length === 1 ? "run" : "runs"
   }`;
   table.show(shown);
@@ -137,7 +137,7 @@ function filter() {
 
 filters.addEventListener("input", filter);
 filters.addEventListener("submit", (event) => event.preventDefault());
-document.getElementById("all").addEventListener("click", () => {
+document.getElementById("page-all").addEventListener("click", () => {
   filters.reset();
   filter();
 });

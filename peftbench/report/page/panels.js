@@ -51,13 +51,20 @@ class Tip {
   constructor(node) {
     this.node = node;
     addEventListener("keydown", (event) => event.key === "Escape" && this.hide());
-    addEventListener("scroll", () => this.hide(), { passive: true });
+    // Moving the focus can scroll the page; the tip goes with its point.
+    addEventListener("scroll", () => this.node.hidden || this.place(), { passive: true, capture: true });
   }
 
-  show(point, others, box) {
+  show(point, others) {
+    this.anchor = point.node;
     const more = others ? [element("p", {}, `${many(others, "more run")} at this place`)] : [];
     this.node.replaceChildren(element("strong", {}, point.title), pairList(point.facts), ...more);
     this.node.hidden = false;
+    this.place();
+  }
+
+  place() {
+    const box = this.anchor.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.node;
     const left = box.left + box.width / 2 - width / 2;
     const above = box.top - height - 8;
@@ -126,7 +133,7 @@ function listen(drawing, points, tip, visit) {
   const distance = (point, x, y) => Math.hypot(point.px - x, point.py - y);
   const show = (point) => {
     const others = new Set(points.filter((p) => distance(p, point.px, point.py) < 1.5).map((p) => p.row));
-    tip.show(point, others.size - 1, point.node.getBoundingClientRect());
+    tip.show(point, others.size - 1);
   };
   const nearest = (event) => {
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(drawing.getScreenCTM().inverse());

@@ -37,6 +37,7 @@ def write_page(found: Found, file: Path, title: str, tables: Sequence[str] = (),
         ConfigurationError: a figure cannot be read.
     """
     style, script = _asset("page.css"), "\n".join(map(_asset, _SCRIPTS))
+    parts = {"Tables": "\n".join(tables), "Figures": pictures(figures)}
     page = Template(_asset("page.html")).substitute(
         policy=_policy(style, script),
         title=escape(title),
@@ -45,8 +46,8 @@ def write_page(found: Found, file: Path, title: str, tables: Sequence[str] = (),
         banner=banner(found.runs),
         facts=facts(found.runs),
         unreadable=unreadable(found, file.parent),
-        tables=_section("Tables", "\n".join(tables)),
-        figures=_section("Figures", pictures(figures)),
+        nav="".join(f'<a href="#page-{name.lower()}">{name}</a> ' for name, body in parts.items() if body),
+        **{name.lower(): _section(name, body) for name, body in parts.items()},
         data=script_data(page_data(found.runs, file.parent)),
     )
     # A record may hold half a surrogate pair, which no encoding has.
@@ -78,4 +79,4 @@ def _digest(text: str) -> str:
 def _section(heading: str, body: str) -> str:
     if not body:
         return ""
-    return f'<section id="{heading.lower()}"><h2>{heading}</h2>\n{body}\n</section>'
+    return f'<section id="page-{heading.lower()}"><h2>{heading}</h2>\n{body}\n</section>'
