@@ -31,7 +31,7 @@ def titled(grid: Grid, what: str = "") -> str:
 
 
 def caption(grid: Grid) -> tuple[str, ...]:
-    """Split protocol, selection, seeds, model, data, figures' meaning, date, hardware, code, tuning."""
+    """Split protocol, selection, splits scored, seeds, model, data, figures' meaning, date, hardware, code, tuning."""
     runs = grid.runs
     completed = [run for run in runs if run.completed]
     return tuple(
@@ -41,6 +41,7 @@ def caption(grid: Grid) -> tuple[str, ...]:
                 _sentence(data_mark(runs)),
                 _told("Split protocol", (run.protocol for run in runs)),
                 _told("Checkpoint", (_selection(run) for run in completed)),
+                _told("Scores of split", _splits(grid)),
                 _told("Seeds", sorted({run.seed for run in runs})),
                 _told("Model", (_model(run) for run in runs)),
                 _told("Data", (f"{run.data_kind}, source {run.record['data']['source']}" for run in runs)),
@@ -63,6 +64,14 @@ def secondary_note(verdicts: Sequence[Verdict]) -> str:
 def _selection(run: Run) -> str:
     chosen = run.record["selection"]
     return f"{chosen['rule']} by {chosen['metric']} on {chosen['split']}"
+
+
+def _splits(grid: Grid) -> Iterable[str]:
+    """Splits that the columns are of."""
+    for line in grid.lines:
+        for column, cell in zip(grid.columns, line.cells, strict=True):
+            for run in cell.runs:
+                yield from (column.split or run.record["selection"]["split"]).split("+")
 
 
 def _model(run: Run) -> str:

@@ -249,6 +249,11 @@ def _one_a_seed(runs: Sequence[Run]) -> dict[int, Run]:
     return best
 
 
+def ground(runs: Iterable[Run]) -> Hashable:
+    """What runs must share to be compared: backbone, kind of data, and rows of it."""
+    return frozenset((run.model, kind_of(run), _rows_of(run)) for run in runs)
+
+
 def _rows_of(run: Run) -> Hashable:
     return tuple(sorted((name, split["fingerprint"]) for name, split in run.record["data"]["splits"].items()))
 

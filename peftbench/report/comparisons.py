@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from peftbench.errors import ConfigurationError
-from peftbench.report.cells import Cell, Grid, Line
+from peftbench.report.cells import Grid, Line, ground
 from peftbench.report.statistics import MIN_PAIRS, Summary, Test, holm, paired_p
 from peftbench.strict import did_you_mean
 
@@ -52,7 +52,8 @@ def compare(grid: Grid, test: Test, against: str | None = None) -> list[Comparis
         pairs = [(line, other) for line in chosen for other in grid.lines if other not in chosen]
     else:
         pairs = list(itertools.combinations(grid.lines, 2))
-    return [_compared(grid, first, second, test) for first, second in pairs]
+    compared = (_compared(grid, first, second, test) for first, second in pairs)
+    return [comparison for comparison in compared if comparison is not None]
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -77,30 +78,22 @@ def _named(grid: Grid, name: str | None) -> list[Line]:
     return [line for line in grid.lines if name in (line.label, line.row.label, line.row.method)]
 
 
-def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison:
+def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison | None:
+    """None of lines that have runs of one task and nowhere common ground: other models, or other data."""
     differences: list[float] = []
-    seen: set[str] = set()
+    tasks: dict[str, bool] = {}
     for column, a, b in zip(grid.columns, first.cells, second.cells, strict=True):
-        if column.task in seen or not _comparable(a, b):
+        if not a.runs or not b.runs or tasks.get(column.task):
             continue
-        seen.add(column.task)
-        sign = -1.0 if column.lower_is_better else 1.0
-        scale = sign * grid.layout.scale_of(column)[0]
-        differences += [scale * (a.values[seed] - b.values[seed]) for seed in sorted(set(a.values) & set(b.values))]
+        tasks[column.task] = ground(a.runs) == ground(b.runs)
+        if tasks[column.task] and a.summary and b.summary:
+            scale = (-1.0 if column.lower_is_better else 1.0) * grid.layout.scale_of(column)[0]
+            seeds = sorted(set(a.values) & set(b.values))
+            differences += [scale * (a.values[seed] - b.values[seed]) for seed in seeds]
+    if tasks and not any(tasks.values()):
+        return None
     summary = Summary(tuple(differences)) if differences else None
     if len(differences) < MIN_PAIRS:
         refused = f"too few seeds: n={len(differences)} pairs, {MIN_PAIRS} needed"
         return Comparison(first.label, second.label, summary, refused=refused)
     return Comparison(first.label, second.label, summary, paired_p(differences, test))
-
-
-def _comparable(a: Cell, b: Cell) -> bool:
-    """Whether two cells are of the same rows, so that a seed means the same in both."""
-    if a.summary is None or b.summary is None:
-        return False
-    return _rows_scored(a) == _rows_scored(b)
-
-
-def _rows_scored(cell: Cell) -> tuple[str, ...]:
-    splits = cell.runs[0].record["data"]["splits"]
-    return tuple(sorted(f"{name} {split['fingerprint']}" for name, split in splits.items() if name != "train"))

@@ -101,18 +101,32 @@ def _laid_out(runs: Sequence[Run], name: str | None, metrics: Sequence[str]) -> 
         if layout is None:
             layout = generic(experiment, its, metrics)
         elif not name:
-            layout = _widened(layout, experiment, its)
+            layout = _fitted(layout, experiment, its)
         found.append((_narrowed(layout, metrics, its), its))
     return found
 
 
-def _widened(layout: Layout, experiment: str, runs: Sequence[Run]) -> Layout:
-    """A paper's layout under the experiment's name, with columns for tasks that the paper has not."""
-    title = f"{layout.title}, in small" if experiment.endswith(SMALL) else layout.title
+def _fitted(layout: Layout, experiment: str, runs: Sequence[Run]) -> Layout:
+    """A paper's layout under the experiment's name, with columns for tasks that the paper has not.
+
+    Of a small twin the rows of other models and the columns of other tasks are left out: it was not to have them.
+    """
     known = {column.task for column in layout.columns}
     more = columns_of([run for run in runs if run.task not in known])
+    if all(column.split and column.split.startswith("test") for column in layout.columns):
+        more = tuple(replace(column, split="test", header=column.title) for column in more)
     average = "none" if more else layout.average
-    return replace(layout, name=experiment, title=title, columns=(*layout.columns, *more), average=average)
+    whole = replace(layout, name=experiment, columns=(*layout.columns, *more), average=average)
+    if not experiment.endswith(SMALL):
+        return whole
+    models = {None, *(run.model for run in runs)}
+    return replace(
+        whole,
+        title=f"{layout.title}, in small",
+        rows=tuple(row for row in whole.rows if row.model in models),
+        columns=tuple(column for column in whole.columns if any(column.takes(run) for run in runs)),
+        average_published=None,
+    )
 
 
 def _narrowed(layout: Layout, metrics: Sequence[str], runs: Sequence[Run]) -> Layout:

@@ -191,4 +191,15 @@ def test_a_split_that_no_run_has_gives_way_to_the_selecting_one(write_run, grid)
 def test_a_task_that_the_layout_lacks_gets_a_column(write_run, grid):
     write_run(task="rte", experiment="sora_table1_small", scores=0.6)
     write_run(task="boolq", experiment="sora_table1_small", scores=0.7)
-    assert [column.title for column in grid().columns] == ["RTE", "BoolQ accuracy"]
+    found = grid()
+    assert [column.title for column in found.columns] == ["RTE", "BoolQ accuracy"]
+    assert not any(note.startswith("Columns without runs") for note in found.notes)
+
+
+def test_a_small_twin_averages_what_it_has(write_run, grid):
+    scores = {"validation": {"accuracy": 0.5}, "test": {"accuracy": 0.6}}
+    write_run(task="rte", experiment="sora_table1_small", protocol="sora", scores=scores)
+    scores = {"validation": {"accuracy": 0.5, "f1": 0.6}, "test": {"accuracy": 0.7, "f1": 0.8}}
+    write_run(task="mrpc", experiment="sora_table1_small", protocol="sora", scores=scores)
+    found = grid()
+    assert found.average(found.lines[0]).mean == pytest.approx(65)

@@ -63,6 +63,14 @@ def test_a_failed_seed_makes_no_pair(write_run, grid):
     assert found.difference.n == 3
 
 
+def test_other_models_and_other_data_do_not_compare(write_run, grid):
+    run_both(write_run)
+    for seed in range(4):
+        write_run(method="sora", task="rte", seed=seed, model="bert_base", scores=0.5)
+        write_run(method="full", task="rte", seed=seed, fingerprint="other", scores=0.5)
+    assert [{one.first, one.second} for one in compare(grid(), "permutation")] == [{"SoRA (minilm)", "LoRA"}]
+
+
 def test_lower_is_better_turns_the_sign(write_run, outputs):
     for seed in range(3):
         write_run(method="sora", task="dart", seed=seed, metric="ter", scores=0.4)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 from peftbench.report.captions import caption, titled
-from peftbench.report.cells import Cell, Grid, Line, kind_of
+from peftbench.report.cells import Cell, Grid, Line, ground
 from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
 from peftbench.report.tables.model import Shown, Table, interval, listed, row_of, short_count, spread
@@ -96,7 +96,7 @@ def _bold(grid: Grid, averages: Sequence[Summary | None] | None) -> tuple[set[tu
     refused: dict[str, list[str]] = {}
     for j, column in enumerate(grid.columns):
         scale, digits = grid.layout.scale_of(column)
-        for lines in _peers({i: line.cells[j].runs for i, line in enumerate(grid.lines)}, grid):
+        for lines in _peers([line.cells[j].runs for line in grid.lines]):
             cells = {i: cell for i in lines if (cell := grid.lines[i].cells[j]).summary is not None}
             if why := _unequal(list(cells.values())):
                 refused.setdefault(why, []).append(column.title)
@@ -104,21 +104,18 @@ def _bold(grid: Grid, averages: Sequence[Summary | None] | None) -> tuple[set[tu
                 means = {i: round(cell.summary.mean * scale, digits) for i, cell in cells.items() if cell.summary}
                 bold |= {(i, j) for i in _best(means, column.lower_is_better)}
     if averages is not None and not refused:
-        for lines in _peers({i: tuple(line.runs) for i, line in enumerate(grid.lines)}, grid):
+        for lines in _peers([line.runs for line in grid.lines]):
             found = {i: average for i in lines if (average := averages[i]) is not None}
             means = {i: round(average.mean, grid.layout.digits) for i, average in found.items()}
             bold |= {(i, len(grid.columns)) for i in _best(means, lower=False)}
     return bold, [f"{', '.join(dict.fromkeys(titles))} ({why})" for why, titles in refused.items()]
 
 
-def _peers(runs: Mapping[int, tuple[Run, ...]], grid: Grid) -> list[list[int]]:
-    """Lines that compete: of one model, one kind of data and one amount of it."""
+def _peers(runs: Iterable[Sequence[Run]]) -> list[list[int]]:
+    """Lines that compete: those on common ground."""
     groups: dict[Hashable, list[int]] = {}
-    for i, of_line in runs.items():
-        where = grid.lines[i].row.where or {}
-        data = tuple(sorted((key, str(value)) for key, value in where.items() if key.startswith("data.")))
-        key = frozenset((run.model, kind_of(run)) for run in of_line), data
-        groups.setdefault(key, []).append(i)
+    for i, of_line in enumerate(runs):
+        groups.setdefault(ground(of_line), []).append(i)
     return list(groups.values())
 
 
