@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -234,6 +235,21 @@ def test_more_parameters_stand_further_right_and_better_scores_higher(look, repo
     # One more decade is one more step to the right.
     one = (places[331776] - places[25728]) / math.log10(331776 / 25728)
     assert (places[22000000] - places[331776]) / math.log10(22000000 / 331776) == pytest.approx(one, rel=0.05)
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (7, 7), (331008, 331776), (25728, 331776), (1, 10**9), (0, 10**6)])
+def test_the_ticks_of_any_counts_are_told_apart(look, write_run, outputs, counts):
+    for seed, effective in enumerate(counts):
+        write_run(seed=seed, parameters={"effective": effective})
+    write_page(find([outputs]), outputs / "report.html", "Ticks")
+    page = look(outputs / "report.html")
+    ticks = page.locator("#page-scores .axis text[text-anchor=middle]:not(.name)")
+    told = ticks.all_text_contents()
+    assert 1 <= len(told) == len(set(told)) <= 14
+    boxes = [
+        text.bounding_box() for text in page.locator("#page-scores .axis text[text-anchor=middle]:not(.name)").all()
+    ]
+    assert all(left["x"] + left["width"] < right["x"] for left, right in pairwise(boxes))
 
 
 def test_a_row_opens_and_closes(look, report):

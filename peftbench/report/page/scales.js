@@ -44,7 +44,9 @@ function logTicks(low, high, most) {
       return ticks.filter((_, i) => i % every === 0).map((value) => ({ at: value, told: short(value) }));
     }
   }
-  return linearTicks(low, high, most - 1).map(({ at }) => ({ at, told: short(at) }));
+  const places = linearTicks(low, high, most - 1).map(({ at }) => at);
+  const distinct = new Set(places.map(short)).size === places.length;
+  return places.map((at) => ({ at, told: distinct ? short(at) : at.toLocaleString("en-US") }));
 }
 
 // Logarithmic; a zero has no logarithm and gets a place of its own at the left.
