@@ -25,9 +25,9 @@ def data_mark(runs: Iterable[Run]) -> str:
 def titled(grid: Grid, what: str = "") -> str:
     """A table's title: the paper's table, what it shows, and what its data are not."""
     layout = grid.layout
-    paper = f" ({', '.join(filter(None, (layout.paper, layout.table)))})" if layout.paper else ""
-    mark = data_mark(grid.runs)
-    return f"{layout.title}{paper}{f': {what}' if what else ''}{f' – {mark}' if mark else ''}"
+    paper = ", ".join(filter(None, (layout.paper, layout.table)))
+    shown = ": ".join(filter(None, (layout.title, what)))
+    return " – ".join(filter(None, (paper, shown, data_mark(grid.runs))))
 
 
 def caption(grid: Grid) -> tuple[str, ...]:
@@ -38,7 +38,6 @@ def caption(grid: Grid) -> tuple[str, ...]:
         filter(
             None,
             (
-                _sentence(data_mark(runs)),
                 _told("Split protocol", (run.protocol for run in runs)),
                 _told("Checkpoint", (_selection(run) for run in completed)),
                 _told("Scores of split", _splits(grid)),
@@ -80,7 +79,9 @@ def _model(run: Run) -> str:
 
 
 def _hardware(run: Run) -> str:
-    found = run.record["environment"]["hardware"]
+    found = run.record.get("environment", {}).get("hardware")
+    if not found:
+        return "unknown"
     gpus = [f"{n} × {gpu}" for gpu, n in Counter(map(_gpu, found.get("gpus") or ())).items()]
     return f"{found['cores']} cores of {found['cpu']}, {', '.join(gpus) or 'no GPU'}"
 
@@ -90,8 +91,8 @@ def _gpu(told: object) -> str:
 
 
 def _commit(run: Run) -> str:
-    git = run.record["environment"].get("git")
-    version = run.record["environment"].get("versions", {}).get("peftbench", "of unknown version")
+    environment = run.record.get("environment", {})
+    git, version = environment.get("git"), environment.get("versions", {}).get("peftbench", "of unknown version")
     if not git or not git.get("commit"):
         return f"peftbench {version}"
     return git["commit"][:10] + (" with changes" if git.get("dirty") else "")

@@ -231,8 +231,7 @@ def _cell(
     ended = Counter(
         "no such metric" if run.completed else run.status for run, score in scores.values() if score is None
     )
-    commits = _several(counted, lambda run: (run.record["environment"].get("git") or {}).get("commit"))
-    if commits:
+    if commits := _several(counted, _commit):
         notes.append(f"{where}: runs of {commits} commits in one mean.")
     mixed = _several(counted, _rows_of) > 0
     if mixed:
@@ -252,6 +251,10 @@ def _one_a_seed(runs: Sequence[Run]) -> dict[int, Run]:
 def ground(runs: Iterable[Run]) -> Hashable:
     """What runs must share to be compared: backbone, kind of data, and rows of it."""
     return frozenset((run.model, kind_of(run), _rows_of(run)) for run in runs)
+
+
+def _commit(run: Run) -> str | None:
+    return (run.record.get("environment", {}).get("git") or {}).get("commit")
 
 
 def _rows_of(run: Run) -> Hashable:

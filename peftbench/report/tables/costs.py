@@ -103,5 +103,6 @@ def _seconds(line: Line, task: str) -> dict[tuple[int, str], float]:
 
 
 def _machine(run: Run) -> str:
-    environment = run.record["environment"]
-    return repr((environment["hardware"].get("cpu"), environment["hardware"].get("gpus"), environment.get("threads")))
+    environment = run.record.get("environment", {})
+    hardware = environment.get("hardware", {})
+    return repr((hardware.get("cpu"), hardware.get("gpus"), environment.get("threads")))

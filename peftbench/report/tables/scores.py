@@ -29,7 +29,7 @@ def score_table(grid: Grid) -> Table:
         rows.append(row_of(line.label, _parameters(line), *trials, *cells))
     n = "In brackets: the number of seeds." if counted else _same_n(grid)
     headers = ("method", "parameters", *(["trials"] if tuned else []), *(column.title for column in grid.columns))
-    notes = [*grid.layout.notes, *grid.notes, "Parameters are effective ones, the head apart, mean over runs."]
+    notes = [*grid.layout.notes, *grid.notes, *_meanings(grid, averaged)]
     if refused:
         notes.append(f"No best is marked where budgets are unequal: {'; '.join(refused)}.")
     return Table(
@@ -73,6 +73,21 @@ def _cell_text(grid: Grid, column: int, cell: Cell, counted: bool) -> str:
 
 def _average_text(grid: Grid, average: Summary | None, counted: bool) -> str:
     return "–" if average is None else spread(average, grid.layout.scale_of(None)[1], counted)
+
+
+def _meanings(grid: Grid, averaged: bool) -> list[str]:
+    """What the columns are of, where their headers do not say it."""
+    told = [f"{c.title} {c.metric.replace('+', ' and ')}" for c in grid.columns if c.metric and c.metric not in c.title]
+    meanings = ["Parameters are effective ones, the head apart, mean over runs."]
+    if told:
+        meanings.append(f"Metrics: {listed(told)}.")
+    if averaged:
+        tasks = len({column.task for column in grid.columns})
+        of = (
+            f"of {tasks} tasks, two columns of one by their mean" if grid.layout.average == "glue" else "of the columns"
+        )
+        meanings.append(f"Average: {of}, over the seeds that every column has.")
+    return meanings
 
 
 def _same_n(grid: Grid) -> str:
