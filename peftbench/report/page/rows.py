@@ -50,7 +50,7 @@ def page_data(runs: Sequence[Run], folder: Path) -> dict[str, Any]:
 def at(values: Any, *keys: str) -> Any:
     """`values[key][key]...`, or None where a step of it is not there."""
     for key in keys:
-        values = values.get(key) if isinstance(values, Mapping) else None
+        values = values.get(key) if isinstance(values, dict) else None
     return values
 
 
@@ -68,7 +68,7 @@ def text(value: Any) -> str:
         told = "–"
     elif isinstance(value, float):
         told = f"{value:.6g}"
-    elif isinstance(value, list) and not any(isinstance(item, list | Mapping) for item in value):
+    elif isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
         told = ", ".join(map(text, value)) or "–"
     else:
         told = json.dumps(value, ensure_ascii=False, default=str)
@@ -82,12 +82,12 @@ def listed(values: Any) -> list[Any]:
 
 def pairs(values: Any) -> Pairs:
     """A nested mapping flat, key and value in words: `{"a": {"b": 1}}` to `[("a.b", "1")]`."""
-    return list(_flat(values)) if isinstance(values, Mapping) else []
+    return list(_flat(values)) if isinstance(values, dict) else []
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", text(value)
@@ -162,13 +162,13 @@ def link(file: Path, folder: Path) -> str:
 
 
 def _total(ranks: Any) -> int | None:
-    if not isinstance(ranks, Mapping):
+    if not isinstance(ranks, dict):
         return None
     return sum(rank for rank in ranks.values() if isinstance(rank, int))
 
 
 def _error(error: Any) -> str | None:
-    if not isinstance(error, Mapping):
+    if not isinstance(error, dict):
         return None if error is None else text(error)
     step = "" if error.get("step") is None else f" (step {text(error['step'])})"
     return f"{text(error.get('type'))}: {text(error.get('message'))}{step}"
@@ -184,7 +184,7 @@ def _stage(stage: Any) -> dict[str, Any]:
 def _details(record: Mapping[str, Any]) -> list[tuple[str, Pairs]]:
     """Sections of what opens under a row; those that a run has nothing for are left out."""
     parameters = at(record, "parameters")
-    counts = parameters if isinstance(parameters, Mapping) else {}
+    counts = parameters if isinstance(parameters, dict) else {}
     whole = ("run_id", "started", "ended", "steps", "form")
     sections = {
         "Metrics, as recorded": pairs(record.get("metrics")),
@@ -204,7 +204,7 @@ def _details(record: Mapping[str, Any]) -> list[tuple[str, Pairs]]:
 
 def _ranks(ranks: Any) -> Pairs:
     final = at(ranks, "final")
-    if not isinstance(final, Mapping):
+    if not isinstance(final, dict):
         return []
     gone = sum(1 for rank in final.values() if rank == 0)
     return [
