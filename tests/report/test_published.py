@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -96,6 +97,13 @@ def test_an_unknown_layout_names_the_nearest():
 def test_a_small_twin_has_its_papers_layout():
     assert layouts.layout_for("sora_table1_small") == load("sora_table1")
     assert layouts.layout_for("my_experiment") is None
+
+
+def test_every_papers_experiment_has_a_layout():
+    folder = Path(__file__).resolve().parents[2] / "conf" / "experiment"
+    experiments = {file.stem.removesuffix("_small") for file in folder.glob("*.yaml")}
+    # Makes checkpoints for prompt_adaptation_steps, and is no table.
+    assert experiments - {"lm_adaptation"} == set(names())
 
 
 def test_layouts_say_what_they_are():
