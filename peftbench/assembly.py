@@ -20,6 +20,7 @@ from peftbench.kept import Kept
 from peftbench.tasks.base import Split, TaskData
 from peftbench.tasks.registry import task_spec
 from peftbench.tasks.text_metrics import require_text_metrics
+from peftbench.tracking import check_tracker
 from peftbench.training.batching import Rows
 from peftbench.training.optimizers import check_groups, check_paging
 
@@ -39,10 +40,11 @@ def check_machine(config: RunConfig) -> None:
     """Refuse what this machine cannot do, before data or weights are touched.
 
     Raises:
-        ConfigurationError: a paged optimizer without CUDA, quantised weights without bitsandbytes, or texts to be
-            scored without what scores them.
+        ConfigurationError: a paged optimizer without CUDA, a tracker that is not installed, quantised weights without
+            bitsandbytes, or texts to be scored without what scores them.
     """
     check_paging(config.optimizer, config.trainer.device)
+    check_tracker(config.tracker)
     if (spec := task_spec(config.task.name)).convention is not None:
         require_text_metrics(spec.metrics)
     if config.model.quantization is not None:
@@ -172,6 +174,19 @@ class TokenisedSplits:
             self._rows[name], told = self._kept.get("rows", key, lambda: self._tokenised(split))
             self.form.told |= told
         return self._rows[name]
+
+    def examples(self) -> int:
+        """How many examples there are to train on.
+
+        Raises:
+            ConfigurationError: none: no row gives one.
+        """
+        if count := len(self["train"]):
+            return count
+        raise ConfigurationError(
+            f"task {self.form.spec.name}, as {self.form.name}: none of the {len(self.splits['train'])} training rows gives"
+            " an example to train on; use more of them (data.max_train_rows)"
+        )
 
     def _tokenised(self, split: Split) -> tuple[Rows, dict[str, str]]:
         """The rows, and what the form has to tell of them."""

@@ -159,6 +159,19 @@ class SweepConfig:
 
 
 @dataclass(frozen=True)
+class TrackerConfig:
+    """Who else is told of a run's numbers; it changes no run.
+
+    Attributes:
+        project: the tracker's name for what belongs together. mode: of Weights & Biases.
+    """
+
+    name: Literal["none", "tensorboard", "wandb"] = "none"
+    project: str = "peftbench"
+    mode: Literal["online", "offline"] = "offline"
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything a run is made of. `method` is the method's own frozen dataclass."""
 
@@ -171,6 +184,7 @@ class RunConfig:
     data: DataConfig
     trainer: TrainerConfig
     sweep: SweepConfig
+    tracker: TrackerConfig
     seed: int
     outputs: Path
     experiment_name: str
@@ -219,6 +233,8 @@ class RunConfig:
             trainer["micro_batch_size"] = None
         if config["data"]["max_eval_rows"] is None:
             del config["data"]["max_eval_rows"]
+        if not trainer["score_untrained"]:  # It changes no score, but the record has one more.
+            del trainer["score_untrained"]
         if config["model"]["quantization"] is None:  # A run of before the two keys keeps its identity.
             del config["model"]["quantization"], config["model"]["double_quant"]
         for key in ("outputs", "experiment_name", "preset"):
@@ -231,7 +247,6 @@ _WITHOUT_EFFECT = {
     "data": ("root", "source"),
     "task": ("form",),
     "trainer": (
-        "score_untrained",
         "device",
         "threads",
         "log_every",

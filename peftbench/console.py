@@ -20,6 +20,7 @@ from peftbench.config import TrainerConfig
 from peftbench.record import RunFolder
 
 if TYPE_CHECKING:
+    from peftbench.tracking import Tracking
     from peftbench.training.loop import LoopState, Plan
 
 
@@ -49,6 +50,7 @@ class RunReporter:
         plans: the stages.
         metric: the one that selects, and is shown.
         record: as far as it is known.
+        tracking: is sent what the history file gets.
         brief: one run of a sweep: neither opening lines nor, off a terminal, one per evaluation.
     """
 
@@ -59,6 +61,7 @@ class RunReporter:
         plans: Sequence[Plan],
         metric: str,
         record: Mapping[str, Any],
+        tracking: Tracking,
         brief: bool = False,
     ):
         self._metric = metric
@@ -82,6 +85,7 @@ class RunReporter:
             )
         self._settings = settings
         self._brief = brief
+        self._tracking = tracking
         if not brief:
             self._opening(record)
 
@@ -107,6 +111,7 @@ class RunReporter:
     def stage(self, plan: Plan, state: LoopState) -> None:
         """A stage begins, or goes on from a checkpoint."""
         self._plan = plan
+        self._tracking.stage()
         if state.step:
             self._console.print(f"resuming {plan.name} at step {state.step} of {plan.total_steps}")
         if self._bar:
@@ -148,6 +153,7 @@ class RunReporter:
 
     def _write(self, kind: str, progress: LoopState, **values: Any) -> None:
         self._folder.append_history(kind=kind, data=self._kind, stage=self._plan.index, step=progress.step, **values)
+        self._tracking.log(kind, progress.step, values)
 
     def _show(self) -> None:
         if self._bar:

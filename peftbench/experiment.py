@@ -44,6 +44,7 @@ from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured, task_spec
+from peftbench.tracking import Tracking
 from peftbench.training.checkpoint import (
     delete_checkpoint,
     load_checkpoint,
@@ -130,7 +131,7 @@ def _assemble(
     form = form_class(spec, config.task, model, backbone.tokenizer)
     form.ready(accelerator, config.trainer.eval_batch_size, meter)
     tokenised = TokenisedSplits(data, form, repr(config.model), kept)
-    plans = plan_stages(config, len(tokenised["train"]))
+    plans = plan_stages(config, tokenised.examples())
     memory = backbone_megabytes(model)
     length, steps = form.positions(config.task, is_decoder(model)), plans[0].total_steps
     attachment, groups = attach(config, model, backbone.identity, steps, length, backbone.tokenizer)
@@ -170,9 +171,11 @@ class Run:
         started = utc_now()
         write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved())))
         try:
-            with RunReporter(
-                self.folder, self.config.trainer, self.plans, self.selection[1], self.record, self.brief
-            ) as reporter:
+            shown = (self.folder, self.config.trainer, self.plans, self.selection[1], self.record)
+            with (
+                Tracking(self.accelerator, self.config, self.folder) as tracking,
+                RunReporter(*shown, tracking, self.brief) as reporter,
+            ):
                 self.rows.form.progress = reporter.writing
                 self._score_untrained()
                 selected = self._train(reporter, began)
@@ -317,14 +320,15 @@ class Run:
         limit = 0.1 if halved else 1e-3
         if not difference <= limit:
             raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
-        found = self.scorer.results(self.spec, self.data, {split: numbers})
+        submission = self.config.trainer.predictions
+        found, predictions = self.scorer.results(self.spec, self.data, {split: numbers}, submission)
         if final_ranks is not None and not any(final_ranks.values()):
             found["flags"].append(NO_RANK)
         self.attachment.export(self.folder.adapter)
         write_analysis(self.folder.path, self.attachment)
         write_texts(self.folder.path, self.rows)
-        if self.config.trainer.predictions:
-            write_predictions(self.folder.path, self.data, self.scorer)
+        if submission:
+            write_predictions(self.folder.path, self.data, predictions)
         if self.config.trainer.merge:  # Last of all: nothing is left of the method's modules afterwards.
             self.attachment.merge()
             write_merged(self.folder.path, self.model, self.rows.form)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import OPTIMIZERS, DataConfig, ModelConfig, RunConfig, SweepConfig, TrainerConfig
+from peftbench.config import OPTIMIZERS, DataConfig, ModelConfig, RunConfig, SweepConfig, TrackerConfig, TrainerConfig
 from peftbench.errors import ConfigurationError
 from peftbench.sparsity import SCHEDULES, Stages
 from peftbench.strict import build, did_you_mean
@@ -17,7 +17,7 @@ from peftbench.tasks.base import LIKELIHOOD, LOWER_IS_BETTER
 from peftbench.tasks.registry import task_spec
 
 _TOP_LEVEL = (
-    "task", "method", "model", "optimizer", "sparsity", "data", "trainer", "sweep",
+    "task", "method", "model", "optimizer", "sparsity", "data", "trainer", "sweep", "tracker",
     "seed", "outputs", "experiment_name",
 )  # fmt: skip
 
@@ -85,7 +85,7 @@ def _file(section: str, choices: Mapping[str, str | None]) -> str:
 
 
 def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
-    for section in _TOP_LEVEL[:8]:
+    for section in _TOP_LEVEL[:9]:
         if not isinstance(raw.get(section), Mapping):
             raise ConfigurationError(f"{section}: expected a group's mapping, found {raw.get(section)!r}")
     return {
@@ -96,6 +96,7 @@ def _section_classes(raw: Mapping[str, Any]) -> dict[str, type]:
         "data": DataConfig,
         "trainer": TrainerConfig,
         "sweep": SweepConfig,
+        "tracker": TrackerConfig,
     }
 
 

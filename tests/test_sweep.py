@@ -263,3 +263,15 @@ def test_kept_things_are_made_once_and_the_oldest_goes_first():
     assert made == ["a", "b", "c", "b"]
     assert Kept().get("rows", "a", make("x")) == "x"
     assert not Kept().holds("rows")
+
+
+def test_a_jobs_peak_memory_is_its_own():
+    from peftbench.training.meter import peak_memory, reset_peak_memory
+
+    reset_peak_memory()
+    before = peak_memory()["peak_rss_mb"]
+    block = np.ones(50_000_000)
+    assert peak_memory()["peak_rss_mb"] >= before + 390
+    del block
+    reset_peak_memory()
+    assert peak_memory()["peak_rss_mb"] < before + 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from typing import Any
@@ -49,7 +48,6 @@ class Jobs:
             raise
         finally:
             outcome.seconds = round(time.monotonic() - began, 1)
-            gc.collect()
         if outcome.status != "completed":
             self.status = max(self.status, 1)
             self._stopped = config.sweep.on_error == "stop"

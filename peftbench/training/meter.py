@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import resource
 import statistics
 import sys
@@ -61,6 +64,9 @@ def _rate(tokens: int, seconds: float) -> float | None:
 
 def reset_peak_memory() -> None:
     """Start peaks anew, so that a run does not inherit the peak of one before it in the same process."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # The C library keeps freed memory; glibc can be asked for it.
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
