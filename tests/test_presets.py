@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PRESETS = sorted((CONF / "preset").glob("*/*/*.yaml"))
 
-METHODS = {"full", "lora", "sora", "adalora", "p_tuning_v2", "prefix_tuning", "mam"}
+METHODS = {"full", "lora", "sora", "adalora", "houlsby", "pfeiffer", "bitfit", "p_tuning_v2", "prefix_tuning", "mam"}
 ROLES = {"query", "key", "value", "attention_output", "ffn_in", "ffn_out"}
 TRAIN_ROWS = {
     "cola": 8_551,
@@ -25,6 +25,9 @@ OTHER_TASKS = {"boolq", "copa", "superglue_rte", "wic", "wsc", "e2e", "webnlg", 
 LORA_KEYS = {"rank", "alpha", "sites"}
 METHOD_KEYS = {
     "full": set(),
+    "bitfit": set(),
+    "houlsby": {"size"},
+    "pfeiffer": {"size"},
     "lora": LORA_KEYS | {"dropout"},
     "sora": LORA_KEYS | {"gate_l1"},
     "adalora": LORA_KEYS | {"target_rank", "gamma", "t_initial", "t_final", "delta_t"},
