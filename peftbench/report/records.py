@@ -186,12 +186,25 @@ def _files(root: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-_NEEDED = ("run_id", "config", "task", "method", "model", "seed", "data", "parameters", "timing")
+_NEEDED = (
+    "run_id", "task", "method", "seed", "parameters", "timing", "config.experiment_name", "config.task", "config.method",
+    "model.name", "model.source", "data.kind", "data.protocol", "data.splits",
+)  # fmt: skip
+_OF_A_RESULT = ("metrics", "selection.split", "selection.metric", "selection.rule")
 
 
 def _lacks(record: Mapping[str, Any]) -> str | None:
-    missing = [key for key in _NEEDED if key not in record]
+    needed = (*_NEEDED, *(_OF_A_RESULT if record["status"] == "completed" else ()))
+    missing = [key for key in needed if not _has(record, key)]
     return f"no {', '.join(missing)} in it" if missing else None
+
+
+def _has(record: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(record, Mapping) or part not in record:
+            return False
+        record = record[part]
+    return True
 
 
 def _mapping(file: Path) -> Mapping[str, Any] | None:
