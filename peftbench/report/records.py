@@ -187,7 +187,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 _NEEDED = (
-    "run_id", "task", "method", "seed", "parameters", "timing", "config.experiment_name", "config.task", "config.method",
+    "run_id", "task", "method", "seed", "parameters", "timing", "config.experiment_name", "config.task",
+    "config.method",
     "model.name", "model.source", "data.kind", "data.protocol", "data.splits",
 )  # fmt: skip
 _OF_A_RESULT = ("metrics", "selection.split", "selection.metric", "selection.rule")
