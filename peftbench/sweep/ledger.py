@@ -84,7 +84,7 @@ class Ledger:
             self._live.stop()
         if self.outcomes:
             self._write()
-            paper().print(self.table(self.outcomes, "sweep"))
+            paper().print(self._table(self.outcomes, ended=True))
             if any(outcome.reused and outcome.status != "completed" for outcome in self.outcomes):
                 paper().print("what failed before was not run again; sweep.retry=true tries again")
             paper().print(self.summary())
@@ -125,21 +125,22 @@ class Ledger:
         return f", about {seconds / 60:.0f} min" if seconds < 5400 else f", about {seconds / 3600:.1f} h"
 
     def _view(self) -> RenderableType:
-        return Group(self.table(self.outcomes[-_SHOWN:], None), Text(self.summary()))
+        return Group(self._table(self.outcomes[-_SHOWN:], ended=False), Text(self.summary()))
 
-    def table(self, outcomes: Sequence[Outcome], title: str | None) -> Table:
-        """Runs, one a row."""
-        table = Table(title=title, title_justify="left")
-        for name in ("run", "status", "result", "seconds", "record"):
+    def _table(self, outcomes: Sequence[Outcome], ended: bool) -> Table:
+        """Runs, one a row; once all have ended with their records."""
+        table = Table(title="sweep" if ended else None, title_justify="left")
+        for name in ("run", "status", "result", "seconds", *(("record",) if ended else ())):
             table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
         for outcome in outcomes:
-            table.add_row(
+            cells = (
                 _name(self.outcomes, outcome),
                 outcome.status.replace("_", " "),
                 _result(outcome),
                 _duration(outcome),
                 outcome.record or "",
             )
+            table.add_row(*cells[: len(table.columns)])
         return table
 
     def manifest(self) -> dict[str, Any]:
