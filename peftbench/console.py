@@ -82,6 +82,7 @@ class RunReporter:
                 TextColumn("left"),
                 TextColumn("{task.fields[facts]}"),
                 console=self._console,
+                transient=brief,
             )
         self._settings = settings
         self._brief = brief
