@@ -208,11 +208,10 @@ def test_a_twin_that_writes_text_runs(tiny_folder_of, tmp_path):
     words = ["data=sample", f"model.path={tiny_folder_of('llama')}", f"outputs={tmp_path}", "trainer.threads=1"]
     words += ["trainer.precision=fp32", "trainer.max_steps=1", "data.max_train_rows=16", "data.max_eval_rows=2"]
     words += ["task.max_length=48", "task.max_target_length=16", "task.max_new_tokens=4"]
-    done = reproduce("prefix_reparametrisation_small", *words, "--to", str(tmp_path / "report"))
+    done = reproduce("lora_e2e_small", *words, "--to", str(tmp_path / "report"))
     assert done.returncode == 0, done.stderr
-    records = records_in(tmp_path)
-    settings = sorted((record["config"]["method"]["mlp"], record["config"]["optimizer"]["lr"]) for record in records)
-    assert settings == [(False, 1e-3), (False, 1e-2), (True, 1e-3)]
+    records = records_in(tmp_path / "lora_e2e_small")
+    assert [(record["task"], record["config"]["method"]["alpha"]) for record in records] == [("e2e", 32)]
 
 
 def test_reproduce_without_a_name_lists_the_experiments():
