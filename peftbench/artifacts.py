@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from peftbench.backbones.projections import fuse
 from peftbench.doors import Attachment
 from peftbench.forms.base import Form
 from peftbench.record import write_text
-from peftbench.scoring import Scorer
-from peftbench.tasks.base import TaskData
+from peftbench.tasks.base import Predictions, TaskData
 from peftbench.tasks.submission import write_submission
 
 
@@ -36,10 +36,10 @@ def write_texts(folder: Path, rows: TokenisedSplits, mark: str = "") -> None:
         )
 
 
-def write_predictions(folder: Path, data: TaskData, scorer: Scorer) -> None:
-    """The hidden test sets' predictions in the benchmark's own files."""
+def write_predictions(folder: Path, data: TaskData, predictions: Mapping[str, Predictions]) -> None:
+    """The hidden test sets' predictions, by set, in the benchmark's own files."""
     for name, split in data.hidden.items():
-        write_submission(_apart(folder, "predictions", data.provenance["kind"]), name, scorer.predictions(name), split)
+        write_submission(_apart(folder, "predictions", data.provenance["kind"]), name, predictions[name], split)
 
 
 def _apart(folder: Path, name: str, kind: str) -> Path:

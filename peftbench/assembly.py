@@ -184,8 +184,8 @@ class TokenisedSplits:
         if count := len(self["train"]):
             return count
         raise ConfigurationError(
-            f"task {self.form.spec.name}, as {self.form.name}: none of the {len(self.splits['train'])} training rows gives"
-            " an example to train on; use more of them (data.max_train_rows)"
+            f"task {self.form.spec.name}, as {self.form.name}: none of the {len(self.splits['train'])} training rows"
+            " gives an example to train on; use more of them (data.max_train_rows)"
         )
 
     def _tokenised(self, split: Split) -> tuple[Rows, dict[str, str]]:

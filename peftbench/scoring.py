@@ -36,38 +36,43 @@ class Scorer:
         """Logits or likelihoods, of every row: what pruning must not change."""
         return self._form.numbers(self._rows[split])
 
-    def predictions(self, split: str) -> Predictions:
-        """One per row, in the split's order."""
-        return self._form.predict(self._rows.splits[split], self._rows[split])
-
     def result(self, split: str, numbers: np.ndarray | None = None) -> tuple[dict[str, Scores], Predictions]:
         """All metrics of a split and of its subsets, and the predictions they are of."""
         rows, whole = self._rows[split], self._rows.splits[split]
-        numbers = self._form.numbers(rows) if numbers is None else numbers
         predictions = self._form.predict(whole, rows, numbers)
-        return self._form.scores(whole, rows, numbers, predictions), predictions
+        return self._form.scores(whole, rows, predictions, numbers), predictions
 
-    def results(self, spec: TaskSpec, data: TaskData, known: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def results(
+        self, spec: TaskSpec, data: TaskData, known: Mapping[str, np.ndarray], submission: bool
+    ) -> tuple[dict[str, Any], dict[str, Predictions]]:
         """What the record says of the trained model: its scores, what gives them, what to read them against.
 
         Args:
             spec: the task.
             data: its splits; every labelled one is scored.
             known: `numbers` that are known already, by split.
+            submission: whether the hidden splits are predicted too.
+
+        Returns:
+            The record's part, and predictions by split.
         """
         metrics, predictions = {}, {}
         self._form.written.clear()  # What an earlier state of the model wrote.
         for name in data.evaluations:
             scores, predictions[name] = self.result(name, known.get(name))
             metrics |= scores
-        illegal = self._form.illegal()
-        return {
+        for name, split in data.hidden.items() if submission else ():
+            if name not in predictions:
+                predictions[name] = self._form.predict(split, self._rows[name])
+        illegal = self._form.illegal(self._rows.splits)
+        found = {
             "metrics": metrics,
             "metric_versions": implementations(spec),
             "baselines": {name: baselines(spec, data.train, rows) for name, rows in data.evaluations.items()},
             "illegal_outputs": illegal,
             "flags": [*suspicions(predictions, illegal), *self._form.told.values()],
         }
+        return found, predictions
 
 
 NO_RANK = "no rank left: the threshold removed the whole adapter; lower sparsity.lambda or sparsity.xi"
@@ -84,7 +89,7 @@ def suspicions(predictions: Mapping[str, Predictions], illegal: Mapping[str, int
 
     Args:
         predictions: by split.
-        illegal: of texts that name no class their number, by split.
+        illegal: of texts that could be no answer their number, by split.
     """
     flags = []
     for split, found in predictions.items():
@@ -92,5 +97,5 @@ def suspicions(predictions: Mapping[str, Predictions], illegal: Mapping[str, int
         if len(found) > 1 and len(different) == 1:
             flags.append(f"constant prediction on {split}")
         if count := illegal.get(split):
-            flags.append(f"illegal outputs on {split}: {count} of {len(found)}, counted as wrong")
+            flags.append(f"illegal outputs on {split}: {count} of {len(found)}")
     return flags

@@ -204,6 +204,7 @@ def id_of(*overrides: str, **found) -> str:
         "trainer.head=freeze",
         "trainer.selection=last",
         "trainer.eval_every=10",
+        "trainer.score_untrained=true",
         "sparsity.lambda=1",
         "sparsity.xi=1e-3",
         "sparsity.operator=official",
@@ -235,6 +236,11 @@ def test_what_changes_the_result_makes_another_run(changed):
 )
 def test_what_does_not_change_the_result_keeps_the_run(changed):
     assert id_of(changed) == plain_id()
+
+
+def test_a_run_that_scores_no_untrained_model_keeps_the_id_of_before_the_key():
+    assert id_of("trainer.score_untrained=false") == plain_id()
+    assert "score_untrained" not in compose_run(["method=lora"]).identity()["trainer"]
 
 
 def test_adafactors_parameter_scaling_makes_another_run():

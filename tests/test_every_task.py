@@ -15,6 +15,8 @@ from peftbench import cli
 from peftbench.compose import compose_run
 from peftbench.errors import ConfigurationError
 from peftbench.experiment import run_experiment
+from peftbench.forms.likelihood import Likelihood
+from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import TASKS
 from peftbench.training.loop import Loop
 
@@ -84,15 +86,45 @@ def test_every_superglue_task_runs_with_its_head_and_predicts_for_submission(tas
 )  # fmt: skip
 @pytest.mark.parametrize("family", ["t5", "gpt2"])
 def test_every_task_runs_as_text_and_counts_what_is_illegal(family, task, method, words):
-    record, path = run(*words(family), f"task={task}", f"method={method}", "data.max_eval_rows=12")
+    line = [*words(family), f"task={task}", f"method={method}", "data.max_eval_rows=12", "trainer.predictions=true"]
+    record, path = run(*line)
     assert record["form"] == "text"
     assert record["parameters"]["head"] == 0
     assert finite(record["metrics"])
-    texts = [json.loads(line) for line in (path / "written-sample" / "validation.jsonl").read_text().splitlines()]
-    assert len(texts) == record["data"]["splits"]["validation"]["rows"]
-    legal = TASKS[task].text.legal
-    illegal = {} if legal is None else {"validation": sum(not legal(line["output"]) for line in texts)}
-    assert illegal.items() <= record["illegal_outputs"].items()
+    config = compose_run(line)
+    data = load_task(TASKS[task], config.task, config.data, submission=True)
+    splits = data.evaluations | data.hidden
+    assert set(record["illegal_outputs"]) == set(splits) >= {"validation", task}
+    for name, split in splits.items():
+        lines = (path / "written-sample" / f"{name}.jsonl").read_text().splitlines()
+        outputs = [json.loads(written)["output"] for written in lines]
+        count = TASKS[task].text.legal(outputs, split).count(False)
+        assert record["illegal_outputs"][name] == count
+        assert (f"illegal outputs on {name}: {count} of {len(split)}" in record["flags"]) == (count > 0)
+
+
+def test_classes_that_are_written_take_no_pass_for_a_likelihood_that_nothing_reads(words, monkeypatch):
+    passes = []
+    numbers = Likelihood.numbers
+    monkeypatch.setattr(Likelihood, "numbers", lambda self, rows: passes.append(len(rows)) or numbers(self, rows))
+    run(*words("gpt2"), "task=superglue_rte", "method=lora", "data.max_eval_rows=12", "trainer.predictions=true")
+    assert passes == [12, 12]  # Before and after pruning, of the selecting split.
+
+
+def test_no_example_to_train_on_is_one_line_and_leaves_no_folder(words, tmp_path):
+    line = [word for word in words("t5") if not word.startswith("data.max_train_rows")]
+    with pytest.raises(ConfigurationError, match=r"^task wsc, as text: none of the 1 training rows gives an example"):
+        run(*line, "task=wsc", "method=lora", "data.max_train_rows=1")
+    assert not list((tmp_path / "outputs").rglob("wsc*"))
+
+
+def test_an_untrained_score_that_is_asked_for_later_is_another_run(words):
+    line = [*words("bert"), "task=cb", "method=lora"]
+    first, _ = run(*line)
+    second, _ = run(*line, "trainer.score_untrained=true")
+    assert "untrained" not in first
+    assert set(second["untrained"]) == {"validation"}
+    assert first["metrics"] == second["metrics"]
 
 
 @pytest.mark.parametrize("method", METHODS)

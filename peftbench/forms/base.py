@@ -88,12 +88,21 @@ class Form(ABC):
         """
         return predictions_of(self.numbers(rows) if numbers is None else numbers)
 
-    def scores(self, split: Split, rows: Rows, numbers: np.ndarray, predictions: Predictions) -> dict[str, Scores]:
-        """All metrics of a labelled split, and of its subsets, by name."""
+    def scores(
+        self, split: Split, rows: Rows, predictions: Predictions, numbers: np.ndarray | None = None
+    ) -> dict[str, Scores]:
+        """All metrics of a labelled split, and of its subsets, by name.
+
+        Args:
+            split: the rows.
+            rows: the same, tokenised.
+            predictions: `predict(split, rows)`.
+            numbers: `numbers(rows)`, where they are known already.
+        """
         return score(self.spec, split, predictions)
 
-    def illegal(self) -> dict[str, int]:
-        """Of the written texts how many say nothing that the task can read, by split; empty where none are written."""
+    def illegal(self, splits: Mapping[str, Split]) -> dict[str, int]:
+        """Of the written texts how many could be no answer, by split; empty where none are written."""
         return {}
 
     def lines(self, split: Split, texts: list[str]) -> str:
@@ -103,4 +112,4 @@ class Form(ABC):
     def monitored(self, split: Split, rows: Rows, metric: str) -> Mapping[str, Any]:
         """The split's metrics while training goes on: at least `metric`, and nothing that takes much longer."""
         numbers = self.numbers(rows)
-        return self.scores(split, rows, numbers, self.predict(split, rows, numbers))[split.name]
+        return self.scores(split, rows, self.predict(split, rows, numbers), numbers)[split.name]

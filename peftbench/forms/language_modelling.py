@@ -61,9 +61,11 @@ class LanguageModelling(Likelihood):
         """Nothing is predicted: the likelihood is all that is asked for."""
         return []
 
-    def scores(self, split: Split, rows: Rows, numbers: np.ndarray, predictions: Predictions) -> dict[str, Scores]:
+    def scores(
+        self, split: Split, rows: Rows, predictions: Predictions, numbers: np.ndarray | None = None
+    ) -> dict[str, Scores]:
         """`log_likelihood` and `perplexity` per token."""
-        return {split.name: dict(likelihood(rows, numbers))}
+        return {split.name: dict(likelihood(rows, self.numbers(rows) if numbers is None else numbers))}
 
     def monitored(self, split: Split, rows: Rows, metric: str) -> Mapping[str, Any]:
         """The same."""

@@ -79,11 +79,13 @@ class Text(Likelihood):
         self._tell(f"texts on {split.name} stopped at {limit} without an end", unfinished, len(texts))
         return self.format.read(texts, split)
 
-    def scores(self, split: Split, rows: Rows, numbers: np.ndarray, predictions: Predictions) -> dict[str, Scores]:
+    def scores(
+        self, split: Split, rows: Rows, predictions: Predictions, numbers: np.ndarray | None = None
+    ) -> dict[str, Scores]:
         """The task's metrics, and the likelihood of the references where the task is to write."""
         found = score(self.spec, split, predictions)
         if self.spec.kind == "generate":
-            found[split.name] |= likelihood(rows, numbers)
+            found[split.name] |= likelihood(rows, self.numbers(rows) if numbers is None else numbers)
         return found
 
     def _tell(self, what: str, count: int, total: int) -> None:
@@ -92,12 +94,12 @@ class Text(Likelihood):
         if count:
             self.told[what] = f"{what}: {count} of {total}"
 
-    def illegal(self) -> dict[str, int]:
+    def illegal(self, splits: Mapping[str, Split]) -> dict[str, int]:
         """How many texts are none of the task's answers (Lester et al., 2021, §3.2 on models that never emit one)."""
         legal = self.format.legal
         if legal is None:
             return {}
-        return {split: sum(not legal(text) for text in texts) for split, texts in self.written.items()}
+        return {name: legal(texts, splits[name]).count(False) for name, texts in self.written.items()}
 
     def lines(self, split: Split, texts: list[str]) -> str:
         """Source, output and references of every row, as JSON lines."""

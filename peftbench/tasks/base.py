@@ -49,7 +49,7 @@ class TextFormat:
         pairs: training examples: the row of each, shape (E,), and its target text. A row may give several or none.
         read: generated texts, one per row, as predictions.
         targets: every target there is, where they are few and known; () where they are free text.
-        legal: whether a generated text names a prediction at all; None: every text does.
+        legal: of generated texts, one per row, which could be an answer at all; None: every text could.
         cut: where a source that is too long loses its tokens: on the side where its longest part stands.
     """
 
@@ -57,7 +57,7 @@ class TextFormat:
     pairs: Callable[[Split], tuple[np.ndarray, list[str]]]
     read: Callable[[list[str], Split], Predictions]
     targets: tuple[str, ...] = ()
-    legal: Callable[[str], bool] | None = None
+    legal: Callable[[list[str], Split], list[bool]] | None = None
     cut: Literal["left", "right"] = "right"
 
 

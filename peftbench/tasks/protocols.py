@@ -47,7 +47,9 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
         wanted = [name for name in spec.dev_splits if name != "test" or _writes_test(task)]
         developed, held_out = {name: _required(source, spec, name) for name in wanted}, []
     hidden = {name: _required(source, spec, name, hidden=True) for name in spec.test_splits if submission}
-    official = _row_differences(spec, {"train": train, **developed})
+    extra, notes = _extras(source, spec)
+    official = _row_differences(spec, {"train": train, **developed, **hidden})
+    official += [line for one in spec.extras if one.name in extra for line in _row_differences(one, extra)]
     if task.protocol == "sora":
         train, evaluations = _sora_splits(spec, train, developed)
     else:
@@ -57,7 +59,6 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
         official.append(f"train limited to {len(train)} rows")
     memorization = train.take(memorization_rows(len(train)), "memorization")
     evaluations = _selecting_first(evaluations, task)
-    extra, notes = _extras(source, spec)
     notes += held_out
     if (limit := data.max_eval_rows) is not None:
         longer = [name for name, split in (evaluations | extra).items() if len(split) > limit]
@@ -184,17 +185,16 @@ def _named_apart(hidden: dict[str, Split]) -> dict[str, Split]:
 
 
 def _submission_sets(spec: TaskSpec, splits: dict[str, Split]) -> dict[str, Split]:
-    """Hidden splits by the submission's name: `mrpc`, `mnli_matched`, `ax`."""
-    return {
-        spec.name if name == "test" else name.replace("test", spec.name) if "test" in name else name: split
-        for name, split in splits.items()
-    }
+    """Hidden splits under the submission's names: `mrpc`, `mnli_matched`, `ax`."""
+    names = {name: name.replace("test", spec.name) for name in splits}
+    return {names[name]: replace(split, name=names[name]) for name, split in splits.items()}
 
 
 def _row_differences(spec: TaskSpec, splits: dict[str, Split]) -> list[str]:
-    """Where the rows of the source are not those of the official release."""
+    """Where the rows of the source are not those of the official release; an extra set goes by its own name."""
     differences = []
-    for name, rows in spec.official_rows.items():
+    for split, rows in spec.official_rows.items():
+        name = spec.name if spec.name in splits else split
         found = splits[name].source_rows if name in splits else None
         if found is not None and found != rows:
             differences.append(f"{name} has {found} rows, the official release {rows}")

@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from peftbench.tasks.answers import normalised
 from peftbench.tasks.base import Columns, Parsed
+from peftbench.tasks.free_text import distinguished, normalised
 
 PLACEHOLDER = "@placeholder"
 _JOINERS = {"cause": "because", "effect": "so"}
@@ -107,8 +107,7 @@ def cloze_rows(columns: Columns, training: bool) -> Parsed:
 def _distinct(mentions: Sequence[str]) -> list[str]:
     first: dict[str, str] = {}
     for mention in mentions:
-        # A name of nothing but articles and punctuation is itself; normalised, all of those would be one.
-        first.setdefault(normalised(mention) or mention.lower(), mention)
+        first.setdefault(distinguished(mention), mention)
     return list(first.values())
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from peftbench.tasks.base import Split, TextFormat
+from peftbench.tasks.free_text import distinguished
 
 Part = str | int
 """A part of the input: a column's name, or the position of a text."""
@@ -46,7 +47,10 @@ def classes(labels: Sequence[str], cut: Literal["left", "right"] = "right", **pa
     def read(texts: list[str], split: Split) -> np.ndarray:
         return np.asarray([places.get(text.strip(), -1) for text in texts], dtype=np.int64)
 
-    return TextFormat(partial(_joined, parts), pairs, read, targets, lambda text: text.strip() in places, cut)
+    def legal(texts: list[str], split: Split) -> list[bool]:
+        return [text.strip() in places for text in texts]
+
+    return TextFormat(partial(_joined, parts), pairs, read, targets, legal, cut)
 
 
 def similarity(**parts: Part) -> TextFormat:
@@ -61,16 +65,19 @@ def similarity(**parts: Part) -> TextFormat:
         scores = [_number(text) for text in texts]
         return np.asarray([_NO_SCORE if score is None else score for score in scores], dtype=np.float64)
 
+    def legal(texts: list[str], split: Split) -> list[bool]:
+        return [_number(text) is not None for text in texts]
+
     targets = tuple(f"{step / 5:.1f}" for step in range(26))
-    return TextFormat(partial(_joined, parts), pairs, read, targets, lambda text: _number(text) is not None)
+    return TextFormat(partial(_joined, parts), pairs, read, targets, legal)
 
 
 def pronoun() -> TextFormat:
     """WSC as T5's `wsc_simple`: the text with its *pronoun* marked, to the noun phrase that it refers to.
 
     Only rows whose noun phrase is the right one are trained on (259 of the release's 554), for the others do not say
-    what is. A generated text is read as True where it means the row's noun phrase, by T5's lenient rule; every text is
-    legal.
+    what is. A generated text is read as True where it means the row's noun phrase, by T5's lenient rule. No answer is a
+    blank text, which that rule reads as False, and a copy of the source up to its marked pronoun, read as True.
     """
 
     def sources(split: Split) -> list[str]:
@@ -87,11 +94,18 @@ def pronoun() -> TextFormat:
         means = [same_referent(text, phrase) for text, phrase in zip(texts, split.columns["referent"], strict=True)]
         return np.asarray(means, dtype=np.int64)
 
-    return TextFormat(sources, pairs, read)
+    def legal(texts: list[str], split: Split) -> list[bool]:
+        return [bool(text.strip()) and "*" not in text for text in texts]
+
+    return TextFormat(sources, pairs, read, legal=legal)
 
 
 def cloze() -> TextFormat:
-    """ReCoRD as T5's `record`: query, entities and passage to an answer; one training example for each answer."""
+    """ReCoRD as T5's `record`: query, entities and passage to an answer; one training example for each answer.
+
+    No answer is a text that is none of the row's entities, as the official evaluation tells them apart; it is scored as
+    it is, by its words.
+    """
 
     def sources(split: Split) -> list[str]:
         rows = zip(split.columns["query"], split.columns["mentions"], split.texts[0], strict=True)
@@ -105,7 +119,11 @@ def cloze() -> TextFormat:
     def read(texts: list[str], split: Split) -> list[str]:
         return [text.strip() for text in texts]
 
-    return TextFormat(sources, pairs, read)
+    def legal(texts: list[str], split: Split) -> list[bool]:
+        names = [{distinguished(name) for name in names} for names in split.columns["mentions"]]
+        return [distinguished(text) in known for text, known in zip(texts, names, strict=True)]
+
+    return TextFormat(sources, pairs, read, legal=legal)
 
 
 def same_referent(generated: str, phrase: str) -> bool:

@@ -173,6 +173,19 @@ def test_the_official_rows_are_the_benchmark(tmp_path):
     assert load(tmp_path, "wnli").provenance["notes"] == []
 
 
+def test_submission_and_extra_sets_are_held_against_their_own_rows(tmp_path):
+    write_task(tmp_path, "wnli", train=635, dev=71)
+    assert load(tmp_path, "wnli", submission=True).provenance["notes"] == ["test has 6 rows, the official release 146"]
+    write(tmp_path, "wnli", "test", rows("wnli", "test", 146))
+    assert load(tmp_path, "wnli", submission=True).provenance["kind"] == "benchmark"
+    write_task(tmp_path, "mnli")
+    write_task(tmp_path, "ax")
+    provenance = load(tmp_path, "mnli").provenance
+    assert provenance["notes"][-1] == "ax has 6 rows, the official release 1104"
+    write(tmp_path, "ax", "test", rows("ax", "test", 1104))
+    assert not [note for note in load(tmp_path, "mnli").provenance["notes"] if note.startswith("ax")]
+
+
 def test_one_row_too_many_or_a_limit_is_partial_again(tmp_path):
     write_task(tmp_path, "wnli", train=635, dev=71)
     limited = load(tmp_path, "wnli", max_train_rows=634).provenance

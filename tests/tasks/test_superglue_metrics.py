@@ -4,7 +4,7 @@ import numpy as np
 import pandas
 import pytest
 
-from peftbench.tasks.answers import normalised
+from peftbench.tasks.free_text import normalised
 from peftbench.tasks.metrics import METRICS, compute_metrics
 
 EXACT = {"rel": 0, "abs": 1e-12}

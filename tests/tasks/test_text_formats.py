@@ -169,7 +169,7 @@ def test_a_class_is_read_by_its_name_and_nothing_else(task):
     first = names[0]
     generated = [f" {names[-1]}\n", first, first.upper() + "x", "", f"{first} {names[1]}", "<unk>"]
     assert text.read(generated, split).tolist() == [len(names) - 1, 0, -1, -1, -1, -1]
-    assert [text.legal(one) for one in generated] == [True, True, False, False, False, False]
+    assert text.legal(generated, split) == [True, True, False, False, False, False]
     assert text.read([first.swapcase()], split).tolist() == [-1]
 
 
@@ -199,7 +199,7 @@ def test_similarities_go_to_the_nearest_fifth_and_numbers_come_back():
         "1e9",
     ]
     assert text.read(generated, split).tolist() == [3.8, 4.0, 0.5, 5.0] + [-1] * 11
-    assert [text.legal(one) for one in generated] == [True] * 4 + [False] * 11
+    assert text.legal(generated, split) == [True] * 4 + [False] * 11
 
 
 def pronouns(*rows):
@@ -231,7 +231,11 @@ def test_only_right_referents_of_wsc_are_trained_on():
 def test_a_generated_referent_is_compared_leniently(generated, phrase, same):
     text = SPECS["wsc"].text
     assert text.read([generated], pronouns((phrase, 0))).tolist() == [same]
-    assert text.legal is None
+
+
+def test_a_blank_referent_and_a_copied_source_are_no_answer():
+    text, split = SPECS["wsc"].text, pronouns(*[("Tom", 1)] * 4)
+    assert text.legal(["Tom", " \n", "", "Bob's dog bit Tom when *he* ran."], split) == [True, False, False, False]
 
 
 def test_the_pronoun_is_marked_where_it_stands():
@@ -259,7 +263,9 @@ def test_record_is_one_example_per_answer_and_scored_as_generated():
     rows, targets = text.pairs(split)
     assert (rows.tolist(), targets) == ([0, 0], ["penguin", "pigeon"])
     assert text.read([" a Pigeon "], split) == ["a Pigeon"]
-    assert (text.targets, text.legal) == ((), None)
+    assert text.targets == ()
+    written = [" The Pigeon!", "", "the", "A penguin is a bird.", "query: A @placeholder is a bird."]
+    assert text.legal(written, split_of("record", [row] * 5)) == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("task", ["sst2", "stsb", "copa", "wsc"])
@@ -318,7 +324,7 @@ def test_real_targets_are_legal_and_read_back(task):
     split = load_task(spec, TaskConfig(task), config).evaluations["validation"]
     rows, targets = spec.text.pairs(split)
     assert rows.tolist() == list(range(len(split)))
-    assert all(map(spec.text.legal, targets))
+    assert all(spec.text.legal(targets, split))
     np.testing.assert_allclose(spec.text.read(targets, split), split.labels, atol=0.1001 if task == "stsb" else 0)
 
 
@@ -327,4 +333,5 @@ def test_the_real_wsc_trains_on_its_259_right_referents():
     train = load_task(TASKS["wsc"], TaskConfig("wsc"), DataConfig("folder", str(SHARED / "data"))).train
     rows, targets = TASKS["wsc"].text.pairs(train)
     assert len(rows) == len(targets) == 259
+    assert all(TASKS["wsc"].text.legal(targets, train.take(rows, "train")))
     assert all("*" in source for source in TASKS["wsc"].text.sources(train))

@@ -1,4 +1,4 @@
-"""The metrics that tasks name, and how they are computed."""
+"""Metrics of classes, numbers and short answers; of texts that are written at length see `tasks.text_metrics`."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from peftbench.tasks.answers import exact, token_f1
+from peftbench.tasks.free_text import exact, token_f1
 from peftbench.tasks.metrics.base import LocalMetric
 
 

@@ -1,4 +1,7 @@
-"""Metrics of generated text: BLEU, NIST, ROUGE-L, CIDEr, METEOR, TER and chrF, without network."""
+"""Metrics of texts written at length, without network: BLEU, NIST, ROUGE-L, CIDEr, METEOR, TER and chrF.
+
+Of classes, numbers and short answers see `tasks.metrics`.
+"""
 
 from peftbench.tasks.text_metrics.entry import (
     TEXT_METRICS,

@@ -19,6 +19,11 @@ def normalised(answer: str) -> str:
     return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
 
 
+def distinguished(name: str) -> str:
+    """What tells two names apart: `normalised`; in lower case, a name of nothing but articles and punctuation."""
+    return normalised(name) or name.strip().lower()
+
+
 def exact(predicted: str, answers: Iterable[str]) -> float:
     """1.0 where the prediction equals one of the answers once both are normalised, else 0.0."""
     return float(normalised(predicted) in {normalised(answer) for answer in answers})
