@@ -64,7 +64,8 @@ def _dispatch(words: list[str]) -> int:
     if "--version" in words:
         print(f"peftbench {__version__}")
         return 0
-    if any(word.partition("=")[0] in _HYDRA_FLAGS for word in words):
+    # An experiment may be a sweep, which Hydra finds out.
+    if any(word.partition("=")[0] in (*_HYDRA_FLAGS, "+experiment") for word in words):
         overrides = _HydraWords(allow_abbrev=False).parse_intermixed_args(words).overrides
         _refuse_unknown(overrides, {*verbs})
         # Hydra wants all overrides in one place.

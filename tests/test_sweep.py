@@ -166,10 +166,22 @@ def test_every_run_is_checked_before_the_first_one_starts(sweep, tmp_path):
 
 def test_explicit_points_are_united_and_the_command_line_wins(sweep, tmp_path):
     points = "hydra.sweeper.points=['method=lora method.rank=2,3','method=bitfit','method=lora method.rank=3']"
-    status, out, _ = sweep(points, "hydra.sweeper.params={seed:'0,1'}", "seed=4")
+    status, out, _ = sweep(points, "+hydra.sweeper.params.seed='0,1'", "seed=4")
     assert status == 0
     assert set(records(tmp_path)) == {("lora", 2, 4), ("lora", 3, 4), ("bitfit", None, 4)}
     assert out[-1] == "3 of 3 done"
+
+
+def test_a_group_on_the_command_line_keeps_the_points_that_have_it(sweep, tmp_path):
+    points = "hydra.sweeper.points=['task=mrpc,rte method=lora method.rank=2','task=cola method=bitfit,lora']"
+    status, out, _ = sweep(points, "task=cola,rte", "method=lora")
+    assert status == 0
+    found = {(r["task"], r["config"]["method"]["rank"]) for r in records(tmp_path).values()}
+    assert len(list(tmp_path.rglob("record.json"))) == 2
+    assert found <= {("rte", 2), ("cola", 8)}
+    status, _, (line,) = sweep(points, "task=sst2")
+    assert status == 2
+    assert "none of them fits the command line's groups" in line
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
@@ -227,7 +239,7 @@ def test_tpe_is_optunas(monkeypatch):
     [
         (["hydra/sweeper=random", "method=lora,bitfit"], "tuning has nothing to draw"),
         (["hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(0,1))"], "is not a range above 0"),
-        (["method=lora", "optimizer.lr=interval(0,1)"], "does not support sweep type"),
+        (["method=lora", "optimizer.lr=interval(0,1)"], "a grid needs values, not a range"),
         (["hydra/sweeper=optuna", "method=lora,sora", "optimizer.lr=interval(0,1)"], "unequal trials"),
         (["sweep.on_error=panic", "seed=0,1"], "sweep.on_error"),
     ],
@@ -275,3 +287,12 @@ def test_a_jobs_peak_memory_is_its_own():
     del block
     reset_peak_memory()
     assert peak_memory()["peak_rss_mb"] < before + 100
+
+
+def test_an_experiment_is_the_sweep_that_it_says_with_or_without_m(tiny_run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["+experiment=sora_table1_small", "task=mrpc", "method=lora,bitfit", "seed=3", *tiny_run]
+    assert cli.exit_status(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 done"
+    assert cli.exit_status(["-m", *words]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 done (2 before)"

@@ -5,6 +5,7 @@ It stands here since Hydra takes plugins from this package alone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,12 +66,28 @@ class Sweep(BasicSweeper):
         return self._tune(self._parsed([*self._parse_config(), *arguments]))
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
-        """Batches of runs, each a list of words; a run that would be there twice is there once."""
-        given, own = overrides[len(self.params) :], overrides[: len(self.params)]
+        """Batches of runs, each a list of words; a run that would be there twice is there once.
+
+        The command line's words take the place of a point's and of `params`; of groups (task, method, model) that a
+        point names, they keep the point's values that are among them, and leave out points that have none.
+
+        Raises:
+            ConfigurationError: no point is left.
+        """
+        given = {override.get_key_element(): _values(override) for override in overrides[len(self.params) :]}
+        own = {override.get_key_element(): _values(override) for override in overrides[: len(self.params)]}
         runs: dict[tuple[str, ...], None] = {}
         for point in self._points or [""]:
-            (product,) = super().split_arguments([*own, *self._parsed(point.split()), *given], None)
-            runs |= dict.fromkeys(map(tuple, product))
+            named = {override.get_key_element(): _values(override) for override in self._parsed(point.split())}
+            groups = {
+                key: [v for v in given[key] if v in named[key]] for key in named if key in given and "." not in key
+            }
+            choices = own | named | given | groups
+            words = [[f"{key}={value}" for value in values] for key, values in choices.items()]
+            runs |= dict.fromkeys(itertools.product(*words))
+        if not runs:
+            told = ", ".join(self._points)
+            raise ConfigurationError(f"hydra.sweeper.points: none of them fits the command line's groups ({told})")
         unique = [list(words) for words in runs]
         self._jobs.ledger.total += len(unique)
         return list(self.split_overrides_to_chunks(unique, max_batch_size))
@@ -116,6 +133,7 @@ class Sweep(BasicSweeper):
             sampler.tell(value)
             if value == value and (best is None or value > best[0]):
                 best = value, point
+        entry |= {key: entry["trials"][0][key] for key in ("task", "method", "model")}
         if best is None:
             return float("nan")
         entry["chosen"] = {"overrides": best[1], "objective": best[0]}
@@ -130,3 +148,18 @@ class Sweep(BasicSweeper):
         outcome = self._jobs.ledger.outcomes[-1]
         entered.append({"overrides": words, **{key: getattr(outcome, key) for key in _ENTERED}})
         return float(job.return_value)
+
+
+def _values(override: Override) -> list[str]:
+    """What a word lists.
+
+    Raises:
+        ConfigurationError: it is a range, of which no grid can be made.
+    """
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise ConfigurationError(
+            f"{override.input_line}: a grid needs values, not a range; tune over it with hydra/sweeper=random or tpe"
+        )
+    return list(override.sweep_string_iterator())
