@@ -89,8 +89,8 @@ def attach(
     model.requires_grad_(False)
     head = head_modules(model)
     generator = torch.Generator().manual_seed(stream_seed(config.seed, METHOD))
-    words = tuple(label.replace("_", " ") for label in task_spec(config.task.name).labels)
-    context = Context(generator, total_steps, backbone_id, head, tokenizer, words)
+    spec = task_spec(config.task.name)
+    context = Context(generator, total_steps, backbone_id, head, tokenizer, spec.prompt_words or spec.labels)
     attachment = config.method.attach(model, context)
     groups = attachment.parameter_groups()
     if config.trainer.head == "train":

@@ -23,7 +23,8 @@ class Context:
         backbone_id: hub id or name of the backbone, for the export.
         head: names of the head's modules, for the export.
         tokenizer: the backbone's; None where only shapes are asked for.
-        label_words: the task's classes in words, in order; () for a regression.
+        label_words: the names of the task's classes, in order, or the words that stand for them; () for a task that has
+            neither.
     """
 
     generator: torch.Generator
@@ -129,6 +130,10 @@ class Attachment:
     def analysis(self) -> dict[str, Any]:
         """What the method's paper looks at inside it, as JSON values: drawn later, written beside the record."""
         return {}
+
+    def flags(self) -> list[str]:
+        """What a reader of the scores should know of how the method was set up."""
+        return []
 
     def check_finished(self) -> None:
         """Raise RunError where training did not do what the method promises."""

@@ -324,6 +324,7 @@ class Run:
         found, predictions = self.scorer.results(self.spec, self.data, {split: numbers}, submission)
         if final_ranks is not None and not any(final_ranks.values()):
             found["flags"].append(NO_RANK)
+        found["flags"] += self.attachment.flags()
         self.attachment.export(self.folder.adapter)
         write_analysis(self.folder.path, self.attachment)
         write_texts(self.folder.path, self.rows)

@@ -47,8 +47,9 @@ class PromptTuning(Method):
 
     Attributes:
         length: p.
-        init: `labels`, the words of the task's classes, pieces averaged, the rest as `vocabulary`; `vocabulary`, words
-            drawn among the first 5,000 that are neither special nor `[unused0]` and the like; `random`.
+        init: `labels`, the names of the task's classes or the paper's words for them, pieces averaged, the rest as
+            `vocabulary`; `vocabulary`, words drawn among the first 5,000 that are neither special nor `[unused0]` and the
+            like; `random`.
     """
 
     default_lr: ClassVar[float] = 1e-2
@@ -90,10 +91,17 @@ class PromptTuningAttachment(PromptAttachment):
     """One prompt, trained as it stands."""
 
     prompt: Prompt
+    method: PromptTuning
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Group `prompt`, undecayed."""
         return [ParameterGroup("prompt", [self.prompt.weight], decays=False)]
+
+    def flags(self) -> list[str]:
+        """Where there were no classes to start from."""
+        if self.method.init != "labels" or self.context.label_words:
+            return []
+        return ["method.init=labels: the task has no classes, so the prompt started as with method.init=vocabulary"]
 
     def vectors(self) -> Tensor:
         """The prompt, (p, e)."""

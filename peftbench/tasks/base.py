@@ -87,6 +87,7 @@ class TaskSpec:
         folder: where in the suite its files are, and its name on the hub; None: `name`.
         convention: by whose scripts its texts are scored, see `peftbench.tasks.text_metrics`.
         variant: the task as its configuration wants it (a release, a corpus); None: there is one.
+        prompt_words: words that a prompt may start from, where they are not the labels.
     """
 
     name: str
@@ -107,6 +108,7 @@ class TaskSpec:
     folder: str | None = None
     convention: Literal["e2e", "webnlg"] | None = None
     variant: Callable[[Any], TaskSpec] | None = None
+    prompt_words: tuple[str, ...] = ()
 
     @property
     def is_regression(self) -> bool:

@@ -67,6 +67,7 @@ SUPERGLUE: tuple[TaskSpec, ...] = (
     TaskSpec(
         "record", "super_glue", ("passage", "query"), (), ("record_f1", "record_em"), _rows(100730, 10000, 10000),
         kind="choose", parse=cloze_rows, text=text_formats.cloze(),
+        prompt_words=("commonsense", "reasoning", "reading", "comprehension"),  # Lester et al., 2021, as for WSC.
     ),
     TaskSpec(
         "superglue_rte", "super_glue", _PREMISE, _ENTAILMENT, ("accuracy",), _rows(2490, 277, 3000),
@@ -80,5 +81,6 @@ SUPERGLUE: tuple[TaskSpec, ...] = (
     TaskSpec(
         "wsc", "super_glue", ("text", "span1_text", "span2_text"), _TRUTH, ("accuracy",), _rows(554, 104, 146),
         kind="spans", parse=pronoun_rows, text=text_formats.pronoun(),
+        prompt_words=("commonsense", "pronoun", "resolution"),
     ),
 )  # fmt: skip

@@ -147,7 +147,7 @@ def test_a_prompt_and_an_input_too_long_for_the_positions_are_refused_in_words()
     model = tiny_model("roberta")
     assert max_positions(model) == 139
     check_length(model, 119, PromptTuning(length=20).positions_taken(model))
-    with pytest.raises(ConfigurationError, match="120 and the method's 20 virtual tokens exceed the backbone's 139"):
+    with pytest.raises(ConfigurationError, match="120 tokens and the method's 20 virtual tokens exceed the backbone's 139"):
         check_length(model, 120, PromptTuning(length=20).positions_taken(model))
 
 
@@ -156,7 +156,7 @@ def test_a_run_whose_input_and_prompt_are_too_long_is_refused_before_it_begins(m
     from peftbench.compose import compose_run
     from peftbench.experiment import run_experiment
 
-    with pytest.raises(ConfigurationError, match=r"task.max_length: 138 and the method's \d+ virtual tokens exceed"):
+    with pytest.raises(ConfigurationError, match=r"task.max_length: inputs of up to 138 tokens and the method's \d+ virtual tokens exceed"):
         run_experiment(compose_run([*tiny_run, f"method={method}", "task.max_length=138"]))
 
 
@@ -181,6 +181,41 @@ def test_labels_start_at_the_average_of_their_pieces():
     assert torch.equal(weight[3:], rest.prompt.weight[3:])
     short, _ = start(words=("not entailed", "yes", "entailed"), tokenizer=Words(), length=2)
     assert torch.equal(short.prompt.weight, weight[:2])
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("rte", ("entailment", "not_entailment")),
+        ("wsc", ("commonsense", "pronoun", "resolution")),  # Lester et al. (2021), as for ReCoRD.
+        ("record", ("commonsense", "reasoning", "reading", "comprehension")),
+    ],
+)
+def test_a_tasks_prompt_starts_from_its_classes_names_or_the_papers_words(task, words, tiny_run, monkeypatch):
+    from peftbench.compose import compose_run
+    from peftbench.experiment import Run, run_experiment
+
+    seen = []
+    monkeypatch.setattr(Run, "carry_out", lambda self, began: seen.append(self) or {})
+    run_experiment(compose_run([*tiny_run, "method=prompt_tuning", f"task={task}", "task.max_length=64"]))
+    (run,) = seen
+    tokenizer, rows = run.rows.form.tokenizer, table(run.model)
+    for slot, word in enumerate(words):
+        pieces = tokenizer(word, add_special_tokens=False)["input_ids"]
+        assert_close(run.attachment.prompt.weight[slot], rows[pieces].mean(0))
+    assert run.attachment.flags() == []
+
+
+def test_a_task_without_classes_says_what_its_prompt_started_from(tiny_run):
+    from peftbench.compose import compose_run
+    from peftbench.experiment import run_experiment
+
+    line = [*tiny_run, "task=stsb", "method=prompt_tuning", "method.length=3"]
+    by_labels, _ = run_experiment(compose_run(line))
+    by_words, _ = run_experiment(compose_run([*line, "method.init=vocabulary"]))
+    assert by_labels["metrics"] == by_words["metrics"]
+    (flag,) = set(by_labels["flags"]) - set(by_words["flags"])
+    assert flag.startswith("method.init=labels: the task has no classes, so the prompt started as")
 
 
 def test_words_are_drawn_once_each_among_the_first_of_the_vocabulary(monkeypatch):
