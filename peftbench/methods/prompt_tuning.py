@@ -48,8 +48,8 @@ class PromptTuning(Method):
     Attributes:
         length: p.
         init: `labels`, the names of the task's classes or the paper's words for them, pieces averaged, the rest as
-            `vocabulary`; `vocabulary`, words drawn among the first 5,000 that are neither special nor `[unused0]` and the
-            like; `random`.
+            `vocabulary`; `vocabulary`, words drawn among the first 5,000 that are neither special nor `[unused0]` and
+            the like; `random`.
     """
 
     default_lr: ClassVar[float] = 1e-2

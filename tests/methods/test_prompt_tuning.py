@@ -147,7 +147,7 @@ def test_a_prompt_and_an_input_too_long_for_the_positions_are_refused_in_words()
     model = tiny_model("roberta")
     assert max_positions(model) == 139
     check_length(model, 119, PromptTuning(length=20).positions_taken(model))
-    with pytest.raises(ConfigurationError, match="120 tokens and the method's 20 virtual tokens exceed the backbone's 139"):
+    with pytest.raises(ConfigurationError, match="120 tokens and the method's 20 virtual tokens exceed .* 139"):
         check_length(model, 120, PromptTuning(length=20).positions_taken(model))
 
 
@@ -156,7 +156,7 @@ def test_a_run_whose_input_and_prompt_are_too_long_is_refused_before_it_begins(m
     from peftbench.compose import compose_run
     from peftbench.experiment import run_experiment
 
-    with pytest.raises(ConfigurationError, match=r"task.max_length: inputs of up to 138 tokens and the method's \d+ virtual tokens exceed"):
+    with pytest.raises(ConfigurationError, match=r"138 tokens and the method's \d+ virtual tokens exceed"):
         run_experiment(compose_run([*tiny_run, f"method={method}", "task.max_length=138"]))
 
 
