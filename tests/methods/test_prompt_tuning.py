@@ -147,7 +147,7 @@ def test_a_prompt_and_an_input_too_long_for_the_positions_are_refused_in_words()
     model = tiny_model("roberta")
     assert max_positions(model) == 139
     check_length(model, 119, PromptTuning(length=20).positions_taken(model))
-    with pytest.raises(ConfigurationError, match="120 tokens and the method's 20 virtual tokens exceed .* 139"):
+    with pytest.raises(ConfigurationError, match=r"120 tokens and the method's 20 virtual tokens exceed .* 139"):
         check_length(model, 120, PromptTuning(length=20).positions_taken(model))
 
 
