@@ -174,7 +174,7 @@ def test_explicit_points_are_united_and_the_command_line_wins(sweep, tmp_path):
 
 def test_a_group_on_the_command_line_keeps_the_points_that_have_it(sweep, tmp_path):
     points = "hydra.sweeper.points=['task=mrpc,rte method=lora method.rank=2','task=cola method=bitfit,lora']"
-    status, out, _ = sweep(points, "task=cola,rte", "method=lora")
+    status, _, _ = sweep(points, "task=cola,rte", "method=lora")
     assert status == 0
     found = {(r["task"], r["config"]["method"]["rank"]) for r in records(tmp_path).values()}
     assert len(list(tmp_path.rglob("record.json"))) == 2
@@ -256,8 +256,8 @@ def test_a_sweep_that_makes_no_sense_is_one_line(words, message, sweep, tmp_path
 def test_hydras_optuna_sweeper_maximises_the_objective(sweep, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     status, out, _ = sweep(
-        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "hydra.sweeper.direction=maximize",
-        "method=lora", "optimizer.lr=interval(1e-4,1e-2)",
+        "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1",
+        "hydra.sweeper.direction=maximize", "method=lora", "optimizer.lr=interval(1e-4,1e-2)",
     )  # fmt: skip
     assert status == 0, out
     assert len(records(tmp_path)) == 1 or len(list(tmp_path.rglob("record.json"))) == 2

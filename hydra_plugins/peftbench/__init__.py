@@ -126,18 +126,19 @@ class Sweep(BasicSweeper):
         sampler = sampler_of(str(self._sampler), space, self._sampler_seed)
         entry: dict[str, Any] = {"overrides": cell, "trials": [], "chosen": None, "runs": []}
         self._jobs.ledger.cells.append(entry)
-        best: tuple[float, list[str]] | None = None
-        for _ in range(self._trials or 0):
+        best: tuple[float, list[str], int] | None = None
+        for number in range(self._trials or 0):
             point = sampler.ask()
             value = self._launch([*cell, *point, space.seeds[0]], entry["trials"])
             sampler.tell(value)
             if value == value and (best is None or value > best[0]):
-                best = value, point
+                best = value, point, number
         entry |= {key: entry["trials"][0][key] for key in ("task", "method", "model")}
         if best is None:
             return float("nan")
         entry["chosen"] = {"overrides": best[1], "objective": best[0]}
-        for seed in space.seeds:
+        entry["runs"].append(entry["trials"][best[2]])
+        for seed in space.seeds[1:]:
             self._launch([*cell, *best[1], seed], entry["runs"])
         return best[0]
 
