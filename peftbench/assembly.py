@@ -146,6 +146,20 @@ def check_length(model: torch.nn.Module, max_length: int, virtual_tokens: int = 
     )
 
 
+def check_examples(examples: int, rows: int, task: str, form: str) -> int:
+    """The number of examples to train on.
+
+    Raises:
+        ConfigurationError: it is 0: none of the training rows gives one.
+    """
+    if not examples:
+        raise ConfigurationError(
+            f"task {task}, as {form}: none of the {rows} training rows gives an example to train on; use more of them"
+            " (data.max_train_rows)"
+        )
+    return examples
+
+
 class TokenisedSplits:
     """Every split and its tokenised rows, each tokenised when first asked for.
 
@@ -174,19 +188,6 @@ class TokenisedSplits:
             self._rows[name], told = self._kept.get("rows", key, lambda: self._tokenised(split))
             self.form.told |= told
         return self._rows[name]
-
-    def examples(self) -> int:
-        """How many examples there are to train on.
-
-        Raises:
-            ConfigurationError: none: no row gives one.
-        """
-        if count := len(self["train"]):
-            return count
-        raise ConfigurationError(
-            f"task {self.form.spec.name}, as {self.form.name}: none of the {len(self.splits['train'])} training rows"
-            " gives an example to train on; use more of them (data.max_train_rows)"
-        )
 
     def _tokenised(self, split: Split) -> tuple[Rows, dict[str, str]]:
         """The rows, and what the form has to tell of them."""

@@ -22,6 +22,7 @@ from peftbench.assembly import (
     HEAD,
     TokenisedSplits,
     attach,
+    check_examples,
     check_machine,
     counts,
     make_accelerator,
@@ -131,7 +132,7 @@ def _assemble(
     form = form_class(spec, config.task, model, backbone.tokenizer)
     form.ready(accelerator, config.trainer.eval_batch_size, meter)
     tokenised = TokenisedSplits(data, form, repr(config.model), kept)
-    plans = plan_stages(config, tokenised.examples())
+    plans = plan_stages(config, check_examples(len(tokenised["train"]), len(data.train), spec.name, form.name))
     memory = backbone_megabytes(model)
     length, steps = form.positions(config.task, is_decoder(model)), plans[0].total_steps
     attachment, groups = attach(config, model, backbone.identity, steps, length, backbone.tokenizer)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.table import Table
 
-from peftbench.assembly import attach, counts
+from peftbench.assembly import attach, check_examples, counts
 from peftbench.backbones.anatomy import ROLES, is_decoder, sites
 from peftbench.backbones.loading import quiet_transformers, random_model
 from peftbench.backbones.quantisation import packed_bytes
@@ -18,6 +19,7 @@ from peftbench.config import RunConfig
 from peftbench.console import data_line, paper
 from peftbench.doors import Counts
 from peftbench.errors import HubUnreachableError
+from peftbench.forms.choice import Choice
 from peftbench.forms.registry import form_class
 from peftbench.stages import plan_stages
 from peftbench.tasks.protocols import load_task
@@ -34,28 +36,62 @@ def show(config: RunConfig) -> None:
         ConfigurationError: whatever a run would refuse, but for broken weights, which are not read.
     """
     out = paper()
-    rows, provenance = _training_rows(config)
-    plans = plan_stages(config, rows)
+    training = _training(config)
+    plans = plan_stages(config, training.examples or training.rows)
     model, numbers = _attached(config, plans[0].total_steps)
-    out.print(_run_table(config, rows, provenance))
+    out.print(_run_table(config, training))
     if (per_role := _sites(config)) is not None:
         out.print(per_role)
     out.print(_count_table(numbers))
-    out.print(_step_table(config, plans))
-    out.print(_memory_table(config, model, numbers))
+    if training.examples is not None or (config.trainer.max_steps is not None and len(plans) == 1):
+        out.print(_step_table(config, plans))
+    out.print(_memory_table(config, model, numbers, training.candidates))
 
 
-def _training_rows(config: RunConfig) -> tuple[int, str]:
-    """Rows of the training split; the official release's where the data cannot be read from here."""
-    spec = configured(config.task)
+@dataclass(frozen=True)
+class _Training:
+    """What there is to train on.
+
+    Attributes:
+        provenance: where it is from, for a reader.
+        rows: of the training split.
+        examples: what the loop counts; None: not known here.
+        candidates: sequences in a row at most; None: not known here.
+    """
+
+    provenance: str
+    rows: int
+    examples: int | None
+    candidates: int | None
+
+
+def _training(config: RunConfig) -> _Training:
+    """The training split's; the official release's where the data cannot be read from here.
+
+    Raises:
+        ConfigurationError: no row gives an example.
+        HubUnreachableError: nor does a release say how many rows there are.
+    """
+    spec, form = configured(config.task), form_class(config)
     try:
         data = load_task(spec, config.task, config.data)
-        return len(data.train), data_line(data.provenance)
+        candidates = max(map(len, data.train.columns["choices"])) if form is Choice else 1
+        found = form.examples(spec, data.train)
+        if found is not None:
+            check_examples(found, len(data.train), spec.name, form.name)
+        return _Training(data_line(data.provenance), len(data.train), found, candidates)
     except HubUnreachableError:
-        rows = spec.official_rows["train"]
-        if config.task.protocol == "sora" and spec.sora_holdout:
-            rows -= 1000
-        return min(rows, config.data.max_train_rows or rows), "hub (not reachable now; the official row count)"
+        if "train" not in spec.official_rows:
+            raise
+    rows = spec.official_rows["train"]
+    if config.task.protocol == "sora" and spec.sora_holdout:
+        rows -= 1000
+    rows = min(rows, config.data.max_train_rows or rows)
+    # A row is an example but where targets are free text: of those it may have several, or none.
+    alike = form.head != "language" or (spec.text is not None and bool(spec.text.targets))
+    candidates = len(spec.labels) or None if form is Choice else 1
+    where = "hub (not reachable now; the official row count)"
+    return _Training(where, rows, rows if alike else None, candidates)
 
 
 def _attached(config: RunConfig, total_steps: int) -> tuple[torch.nn.Module, Counts]:
@@ -83,7 +119,8 @@ def _table(title: str, rows: list[tuple[str, str]]) -> Table:
     return table
 
 
-def _run_table(config: RunConfig, rows: int, provenance: str) -> Table:
+def _run_table(config: RunConfig, training: _Training) -> Table:
+    examples = "not known before they are read and tokenised, and so are the steps"
     return _table(
         "run",
         [
@@ -91,8 +128,9 @@ def _run_table(config: RunConfig, rows: int, provenance: str) -> Table:
             ("method", config.method_name),
             ("model", config.model.name),
             ("preset", config.preset or "none"),
-            ("data", provenance),
-            ("training rows", f"{rows:,}"),
+            ("data", training.provenance),
+            ("training rows", f"{training.rows:,}"),
+            ("training examples", examples if training.examples is None else f"{training.examples:,}"),
             ("peak learning rate", f"{config.lr:g}"),
         ],
     )
@@ -140,28 +178,31 @@ def _step_table(config: RunConfig, plans: list[Any]) -> Table:
     return table
 
 
-def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts) -> Table:
+def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts, candidates: int | None) -> Table:
     """Bytes by kind for one training step at full length: an estimate, an upper one where inputs are shorter.
 
     Activations follow Korthikanti et al. 2022 (arXiv 2205.05198), Eq. 2: S·B·h·(34 + 5·a·S/h) bytes per layer at
-    16 bits, twice that at 32; a is the number of heads.
+    16 bits, twice that at 32; a is the number of heads. S is source and target in a decoder, and of an encoder-decoder
+    the longer of the two, for both of its stacks; cross-attention and vocabulary logits are not counted.
     """
     shape: Any = model.config
     rows = config.trainer.micro_batch_size or config.trainer.batch_size
-    length, hidden, heads = config.task.max_length, shape.hidden_size, shape.num_attention_heads
+    length = form_class(config).positions(config.task, is_decoder(model))
+    hidden, heads = shape.hidden_size, shape.num_attention_heads
+    layers = len({(site.stack, site.layer) for site in sites(_bare(config), ROLES)})
     trained = numbers.trained + numbers.head
     saved = _saved(config)
     weights = 4 * (numbers.backbone + numbers.head) - saved
     if not math.isclose(numbers.trained, numbers.backbone):
         weights += 4 * numbers.trained
     halves = 1 if config.trainer.precision == "bf16" else 2
-    layer = halves * length * rows * hidden * (34 + 5 * heads * length / hidden)
+    layer = halves * length * rows * (candidates or 1) * hidden * (34 + 5 * heads * length / hidden)
     states = {"adamw": 8, "paged_adamw": 8, "adafactor": 4, "sgd": 4}[config.optimizer.name]
     parts = {
         "weights": weights,
         "gradients": 4 * trained,
         "optimizer": states * trained,
-        "activations": layer * shape.num_hidden_layers,
+        "activations": layer * layers,
     }
     rows_ = [(name, f"{size / _MB:,.0f} MB") for name, size in parts.items()]
     rows_.append(("in all", f"{sum(parts.values()) / _MB:,.0f} MB"))
@@ -169,7 +210,9 @@ def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts) ->
         plain = 4 * numbers.backbone
         sizes = {config.model.quantization: plain - saved, "fp32": plain, "bf16": plain / 2}
         rows_ += [(f"backbone in {name}", f"{size / _MB:,.0f} MB") for name, size in sizes.items()]
-    return _table(f"memory, estimated ({rows} rows of {length} tokens)", rows_)
+    told = {1: "", None: " and one candidate, their number not being known"}
+    several = told.get(candidates, f" and {candidates} candidates")
+    return _table(f"memory, estimated ({rows} rows of {length} tokens{several})", rows_)
 
 
 def _saved(config: RunConfig) -> int:

@@ -61,6 +61,11 @@ class Form(ABC):
         """
 
     @staticmethod
+    def examples(spec: TaskSpec, split: Split) -> int | None:
+        """How many examples to train on the rows of a split give; None: it is known once they are tokens."""
+        return len(split)
+
+    @staticmethod
     def positions(task: TaskConfig, causal: bool) -> int:
         """Positions that the longest input takes.
 

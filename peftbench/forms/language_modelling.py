@@ -11,7 +11,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.forms.likelihood import Likelihood, likelihood
 from peftbench.forms.text_rows import TextRows
 from peftbench.task_config import LanguageModellingTask
-from peftbench.tasks.base import Predictions, Split
+from peftbench.tasks.base import Predictions, Split, TaskSpec
 from peftbench.tasks.scores import Scores
 from peftbench.training.batching import Rows
 
@@ -26,6 +26,11 @@ class LanguageModelling(Likelihood):
     """
 
     name: ClassVar[str] = "language_modelling"
+
+    @staticmethod
+    def examples(spec: TaskSpec, split: Split) -> int | None:
+        """Blocks of tokens."""
+        return None
 
     def tokenise(self, split: Split) -> Rows:
         """The texts end to end, an end token after each, cut into blocks of `max_length` tokens.

@@ -41,6 +41,11 @@ class Text(Likelihood):
         return Decoding(longest)
 
     @staticmethod
+    def examples(spec: TaskSpec, split: Split) -> int | None:
+        """The pairs of a row and a target."""
+        return len(_pairs(spec, split)[1])
+
+    @staticmethod
     def positions(task: TaskConfig, causal: bool) -> int:
         """Of a decoder source, separator and target in one row; else the longer one."""
         target = _ANSWER_TOKENS
@@ -52,14 +57,7 @@ class Text(Likelihood):
         """Sources cut to `max_length`, and the examples of a split that has targets."""
         prompts, cut = self.wording.prompts(self.format.sources(split), self.task.max_length, self.format.cut)
         self._tell(f"sources of {split.name} cut to {self.task.max_length} tokens", cut, len(prompts))
-        row_of, targets = np.zeros(0, np.int64), []
-        if split.labels is not None or not self.spec.labels:
-            row_of, targets = self.format.pairs(split)
-        if self.spec.kind == "generate":
-            # Training rows have one reference each. Of a row with several the first stands for it: a row then counts
-            # once in the likelihood, however many people have described it.
-            row_of, first = np.unique(row_of, return_index=True)
-            targets = [targets[i] for i in first]
+        row_of, targets = _pairs(self.spec, split)
         limit = self.task.max_target_length if isinstance(self.task, GenerationTask) else _ANSWER_TOKENS
         wanted = self.wording.targets(targets)
         self._tell(
@@ -120,3 +118,17 @@ class Text(Likelihood):
         # Of written texts the one metric: METEOR's program alone takes as long as everything else.
         spec = replace(self.spec, metrics=(metric,), subset=None) if self.spec.convention else self.spec
         return score(spec, split, self.predict(split, rows))[split.name]
+
+
+def _pairs(spec: TaskSpec, split: Split) -> tuple[np.ndarray, list[str]]:
+    """The row of each example, (E,), and its target; none where the labels are hidden."""
+    assert spec.text is not None
+    if split.labels is None and spec.labels:
+        return np.zeros(0, np.int64), []
+    row_of, targets = spec.text.pairs(split)
+    if spec.kind == "generate":
+        # Training rows have one reference each. Of a row with several the first stands for it: a row then counts once
+        # in the likelihood, however many people have described it.
+        row_of, first = np.unique(row_of, return_index=True)
+        targets = [targets[i] for i in first]
+    return row_of, targets
