@@ -6,30 +6,35 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from glue_folder import rows
+from tasks.test_generation import entry
 
 from peftbench import cli
 from peftbench.config import DataConfig
 from peftbench.errors import HubUnreachableError
 from peftbench.tasks import sources
 from peftbench.tasks.registry import TASKS
+from peftbench.tasks.sample import sample_split
 from peftbench.tasks.sources import HUB, load_split, open_source
 
 MISSING = ("wnli", "test")
+ON_THE_HUB = {"rte": "superglue_rte"}
 NESTED = {
     "passage": ["a b", "c"],
     "query": ["@placeholder x", "@placeholder y"],
     "entities": [["a", "b"], ["c"]],
-    "answers": [["b"], []],
+    "answers": [["b"], ["c"]],
     "idx": [{"passage": 0, "query": 0}, {"passage": 0, "query": 1}],
 }
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    """What was read, in order; `hub.fail` names a split at which the network goes."""
+    """What was read, in order; `hub.fail` names a split at which the network goes, `hub.instead` a task's columns."""
 
     class Hub(list):
-        fail = None
+        def __init__(self):
+            super().__init__()
+            self.fail, self.instead = None, {}
 
     asked = Hub()
 
@@ -41,8 +46,10 @@ def hub(monkeypatch):
                 raise HubUnreachableError("gone")
             if (task, split) == MISSING:
                 raise FileNotFoundError(split)
-            if "glue" not in place.repo or "super" in place.repo:
-                return NESTED
+            if task in asked.instead:
+                return asked.instead[task]
+            if "super" in place.repo:
+                return NESTED if task == "record" else sample_split(ON_THE_HUB.get(task, task), split)
             return rows(task, split, 6)
 
         return read
@@ -83,12 +90,39 @@ def test_a_task_goes_where_its_benchmark_has_it_with_nested_columns(hub, tmp_pat
     assert source.read("record", "train") == NESTED
 
 
+def columns_of(entries):
+    return {name: [row[name] for row in entries] for name in entries[0]}
+
+
 def test_a_release_has_a_folder_of_its_own(hub, tmp_path, capsys):
+    hub.instead = {"release_v2.1": columns_of([entry("City", ["a | b | c"], ["A text."])])}
     status, out, _ = fetch(capsys, "webnlg", "release=release_v2.1", f"root={tmp_path}")
     assert status == 0
     assert files(tmp_path) == [f"webnlg/release_v2.1/{split}.parquet" for split in ("test", "train", "validation")]
     assert {task for _, task, _ in hub} == {"release_v2.1"}
     assert "the official release has 12876" in out[0]
+
+
+def test_the_rows_of_a_test_set_are_counted_without_those_that_are_not_scored(hub, tmp_path, capsys):
+    """WebNLG 2017 on the hub: the scored entries, the same ones without texts, and the unseen ones a second time."""
+    scored = [entry("City", [f"a | b | {i}"], ["A text."], place="testdata_with_lex.xml") for i in range(1862)]
+    bare = [entry("City", [f"a | b | {i}"], [], place="testdata_no_lex.xml") for i in range(1862)]
+    again = [entry("Film", [f"a | b | {i}"], ["A text."], place="testdata_unseen_with_lex.xml") for i in range(891)]
+    hub.instead = {"challenge_2017": columns_of(scored + bare + again)}
+    status, out, _ = fetch(capsys, "webnlg", f"root={tmp_path}")
+    assert status == 0
+    train, _, test = out
+    assert test == f"{tmp_path}/webnlg/challenge_2017/test.parquet: 4615 rows, 1862 of them the split's"
+    assert train.endswith("4615 rows, 1862 of them the split's, the official release has 6940")
+
+
+def test_rows_of_another_schema_are_one_line_and_leave_nothing(hub, tmp_path, capsys):
+    hub.instead = {"cb": NESTED}
+    status, out, err = fetch(capsys, "cb", f"root={tmp_path}")
+    assert (status, out) == (2, [])
+    assert err == ["peftbench: error: super_glue/cb train (hub): no column premise, hypothesis, label; it has passage,"
+                   " query, entities, answers, idx"]  # fmt: skip
+    assert files(tmp_path) == []
 
 
 def test_what_is_there_stays_and_is_not_read_again(hub, tmp_path, capsys):
