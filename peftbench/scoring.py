@@ -9,7 +9,8 @@ import numpy as np
 
 from peftbench.assembly import TokenisedSplits
 from peftbench.tasks.base import Predictions, TaskData, TaskSpec
-from peftbench.tasks.baselines import baselines
+from peftbench.tasks.baselines import all_baselines
+from peftbench.tasks.mixture import parts
 from peftbench.tasks.scores import Scores, implementations
 
 
@@ -65,12 +66,17 @@ class Scorer:
             if name not in predictions:
                 predictions[name] = self._form.predict(split, self._rows[name])
         illegal = self._form.illegal(self._rows.splits)
+        apart: dict[str, Predictions] = {
+            member.name: [predictions[name][place] for place in places]
+            for name, split in data.evaluations.items()
+            for member, places, _ in parts(spec.members, split)
+        }
         found = {
             "metrics": metrics,
             "metric_versions": implementations(spec),
-            "baselines": {name: baselines(spec, data.train, rows) for name, rows in data.evaluations.items()},
+            "baselines": all_baselines(spec, data.train, data.evaluations),
             "illegal_outputs": illegal,
-            "flags": [*suspicions(predictions, illegal), *self._form.told.values()],
+            "flags": [*suspicions(predictions | apart, illegal), *self._form.told.values()],
         }
         return found, predictions
 

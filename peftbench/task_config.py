@@ -80,10 +80,22 @@ class WebNLGTask(GenerationTask):
     linearisation: Literal["lora", "prefix"] = "lora"
 
 
+@dataclass(frozen=True)
+class MixtureTask(TaskConfig):
+    """Several tasks for one model.
+
+    Attributes:
+        max_rows_per_task: training rows that a task gives at most, a fixed random subset of a larger one's.
+    """
+
+    max_rows_per_task: int = bounded(65536, at_least=1)
+
+
 TASK_CONFIGS: dict[str, type[TaskConfig]] = {
     "e2e": GenerationTask,
     "webnlg": WebNLGTask,
     "dart": GenerationTask,
     "lm": LanguageModellingTask,
+    "superglue_mixture": MixtureTask,
 }
 """Configuration classes by the task's name, where it is not `TaskConfig`."""

@@ -130,9 +130,11 @@ def _check_task(task: TaskConfig) -> None:
     """What selects is a metric of the task's, and the protocol is one for its kind."""
     spec = task_spec(task.name)
     writes = spec.kind in ("generate", "lm")
-    if writes != (task.protocol == "official"):
-        fitting = "official" if writes else "glue_dev or sora"
-        raise ConfigurationError(f"task.protocol={task.protocol}: {task.name} takes {fitting} ({_OWN_SPLITS[writes]})")
+    fitting = ("official",) if writes else ("glue_dev",) if spec.members else ("glue_dev", "sora")
+    if task.protocol not in fitting:
+        raise ConfigurationError(
+            f"task.protocol={task.protocol}: {task.name} takes {' or '.join(fitting)} ({_OWN_SPLITS[writes]})"
+        )
     known = (*(LIKELIHOOD if writes else ()), *spec.metrics)
     if task.selection_metric is not None and task.selection_metric not in known:
         near = did_you_mean(task.selection_metric, known)

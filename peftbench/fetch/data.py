@@ -94,6 +94,10 @@ def _root(given: str | None) -> Path:
 
 def _splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str]]:
     """Every split that the task knows, with the task whose it is."""
+    for member in spec.members:
+        yield from _splits(member)
+    if spec.members:
+        return
     for split in dict.fromkeys(("train", *spec.dev_splits, *spec.test_splits)):
         yield spec, split
     for extra in spec.extras:

@@ -15,6 +15,7 @@ from peftbench.forms.likelihood import Likelihood, likelihood
 from peftbench.forms.text_rows import TextRows
 from peftbench.task_config import GenerationTask, TaskConfig
 from peftbench.tasks.base import LIKELIHOOD, Predictions, Split, TaskSpec
+from peftbench.tasks.mixture import parts
 from peftbench.tasks.scores import Scores, score
 from peftbench.training.batching import Rows
 
@@ -93,11 +94,20 @@ class Text(Likelihood):
             self.told[what] = f"{what}: {count} of {total}"
 
     def illegal(self, splits: Mapping[str, Split]) -> dict[str, int]:
-        """How many texts are none of the task's answers (Lester et al., 2021, §3.2 on models that never emit one)."""
+        """How many texts are none of the task's answers (Lester et al., 2021, §3.2 on models that never emit one).
+
+        Of a mixture those of each of its tasks stand under its name too.
+        """
         legal = self.format.legal
         if legal is None:
             return {}
-        return {name: legal(texts, splits[name]).count(False) for name, texts in self.written.items()}
+        found = {}
+        for name, texts in self.written.items():
+            verdicts = legal(texts, splits[name])
+            found[name] = verdicts.count(False)
+            for member, places, _ in parts(self.spec.members, splits[name]):
+                found[member.name] = [verdicts[place] for place in places].count(False)
+        return found
 
     def lines(self, split: Split, texts: list[str]) -> str:
         """Source, output and references of every row, as JSON lines."""

@@ -1,7 +1,7 @@
 """The one-number summaries of GLUE and SuperGLUE that papers on parameter-efficient fine-tuning print."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 # One entry per task; a task with two scores counts once, by their mean. WNLI is left out, as the papers do.
 _TASKS: tuple[tuple[str, ...], ...] = (
@@ -59,6 +59,11 @@ def superglue_average(scores: Mapping[str, float]) -> float | None:
     return _average(scores, _SUPERGLUE_TASKS)
 
 
+def mean_of_means(scores: Sequence[Collection[float]]) -> float:
+    """Mean over tasks of the mean of each one's scores."""
+    return math.fsum(math.fsum(task) / len(task) for task in scores) / len(scores)
+
+
 def missing_scores(scores: Mapping[str, float]) -> tuple[str, ...]:
     """Name the scores `glue_average` needs and does not find; None, nan and infinity count as missing."""
     return _missing(scores, _TASKS)
@@ -72,7 +77,7 @@ def missing_superglue_scores(scores: Mapping[str, float]) -> tuple[str, ...]:
 def _average(scores: Mapping[str, float], tasks: Sequence[tuple[str, ...]]) -> float | None:
     if _missing(scores, tasks):
         return None
-    return math.fsum(math.fsum(scores[key] for key in task) / len(task) for task in tasks) / len(tasks)
+    return mean_of_means([[scores[key] for key in task] for task in tasks])
 
 
 def _missing(scores: Mapping[str, float], tasks: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

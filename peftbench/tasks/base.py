@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["classify", "choose", "spans", "generate", "lm"]
+Kind = Literal["classify", "choose", "spans", "generate", "lm", "mixture"]
 Columns = dict[str, list]
 Predictions = np.ndarray | list[str]
 """One per row: classes (-1 where a text named none) or numbers, shape (N,); or texts."""
@@ -79,8 +79,8 @@ class TaskSpec:
             development set; False where it halves the development set.
         extras: test sets of other tasks that this task's model is also run on.
         kind: what a model does with a row: puts it into a class (or gives it a number), chooses one of the
-            candidates in the column `choices`, classes a pair of spans (the column `spans`), writes a text, or
-            models the text itself.
+            candidates in the column `choices`, classes a pair of spans (the column `spans`), writes a text,
+            models the text itself, or does with it what the row's own task asks (see `peftbench.tasks.mixture`).
         parse: source columns to rows, given whether they are trained on; None: text columns and `label` as they are.
         text: the task as text in, text out; None where it has no such form.
         subset: column by whose values a split is also scored in parts.
@@ -88,6 +88,7 @@ class TaskSpec:
         convention: by whose scripts its texts are scored, see `peftbench.tasks.text_metrics`.
         variant: the task as its configuration wants it (a release, a corpus); None: there is one.
         prompt_words: words that a prompt may start from, where they are not the labels.
+        members: the tasks that a mixture is of.
     """
 
     name: str
@@ -109,6 +110,7 @@ class TaskSpec:
     convention: Literal["e2e", "webnlg"] | None = None
     variant: Callable[[Any], TaskSpec] | None = None
     prompt_words: tuple[str, ...] = ()
+    members: tuple[TaskSpec, ...] = ()
 
     @property
     def is_regression(self) -> bool:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
 from peftbench.tasks.base import Predictions, Split, TaskSpec
+from peftbench.tasks.mixture import parts
 from peftbench.tasks.scores import Scores, score
 
 DRAWS = 20
 _SEED = 20190502
+
+
+def all_baselines(
+    spec: TaskSpec, train: Split, evaluations: Mapping[str, Split]
+) -> dict[str, dict[str, Scores] | None]:
+    """`baselines` of every split; of a mixture those of each of its tasks that has training rows, by its name."""
+    found = {name: baselines(spec, train, split) for name, split in evaluations.items()}
+    trained = {member.name: part for member, _, part in parts(spec.members, train)}
+    for split in evaluations.values():
+        for member, _, part in parts(spec.members, split):
+            if member.name in trained:
+                found[member.name] = baselines(member, trained[member.name], part)
+    return found
 
 
 def baselines(spec: TaskSpec, train: Split, split: Split) -> dict[str, Scores] | None:
@@ -28,9 +43,9 @@ def baselines(spec: TaskSpec, train: Split, split: Split) -> dict[str, Scores] |
         split: labelled rows, to be scored.
 
     Returns:
-        Metrics by baseline; None for a task without classes and candidates (a number, a text).
+        Metrics by baseline; None for a task without classes and candidates (a number, a text, a mixture).
     """
-    if spec.is_regression or spec.kind in ("generate", "lm") or train.labels is None:
+    if spec.is_regression or spec.kind in ("generate", "lm", "mixture") or train.labels is None:
         return None
     counts = np.asarray([len(row) for row in split.columns["choices"]]) if spec.kind == "choose" else None
     if counts is None:

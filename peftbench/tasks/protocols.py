@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 
 from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError
-from peftbench.task_config import GenerationTask, TaskConfig
+from peftbench.task_config import GenerationTask, MixtureTask, TaskConfig
 from peftbench.tasks.base import Split, TaskData, TaskSpec
+from peftbench.tasks.mixture import joined
 from peftbench.tasks.sources import Source, load_split, open_source
 
 MEMORIZATION_ROWS = 1000
@@ -28,7 +30,8 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     `glue_dev` trains on the training set; the official development set both selects and is reported. `sora` follows
     the released SoRA code (`processor.py`): a development set is halved by `torch.randperm` with seed 42, or, for
     SST-2, QNLI and QQP, 1,000 training rows so drawn become validation and the development set is the test set.
-    `official` selects on the development set and also reports the test set, whose references are public.
+    `official` selects on the development set and also reports the test set, whose references are public. A mixture has
+    its tasks' training sets and their development sets, each as one split; those that the source has not are told.
 
     Args:
         spec: the task.
@@ -40,6 +43,8 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
         ConfigurationError: a split is missing or unsound.
     """
     source = open_source(spec, data)
+    if isinstance(task, MixtureTask):
+        return _mixture(source, spec, task, data)
     train = _required(source, spec, "train", training=True)
     if spec.kind == "lm":
         train, developed, held_out = _corpus(source, spec, train)
@@ -54,9 +59,7 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
         train, evaluations = _sora_splits(spec, train, developed)
     else:
         evaluations = developed
-    if data.max_train_rows is not None and data.max_train_rows < len(train):
-        train = _limited(train, data.max_train_rows)
-        official.append(f"train limited to {len(train)} rows")
+    train = _as_many_as_wanted(train, data, official)
     memorization = train.take(memorization_rows(len(train)), "memorization")
     evaluations = _selecting_first(evaluations, task)
     notes += held_out
@@ -70,6 +73,47 @@ def load_task(spec: TaskSpec, task: TaskConfig, data: DataConfig, submission: bo
     )
     evaluations |= {name: split for name, split in extra.items() if split.labels is not None}
     return TaskData(train, evaluations, _submission_sets(spec, hidden | extra), memorization, provenance)
+
+
+def _mixture(source: Source, spec: TaskSpec, task: MixtureTask, data: DataConfig) -> TaskData:
+    """The members' rows; `data.max_train_rows` is of all of them together, `data.max_eval_rows` of each."""
+    limits = {"train": task.max_rows_per_task, "validation": data.max_eval_rows}
+    taken: dict[str, list[tuple[TaskSpec, Split]]] = {name: [] for name in limits}
+    differences: list[str] = []
+    notes: list[str] = []
+    for member in spec.members:
+        try:
+            found = {name: _labelled(source, member, name, training=name == "train") for name in limits}
+        except FileNotFoundError:
+            differences.append(f"{member.name}: not in this source, so not in the mixture")
+            continue
+        differences += [f"{member.name}: {line}" for line in _row_differences(member, found)]
+        for name, split in found.items():
+            kept = _limited(split, limits[name] or len(split))
+            taken[name].append((member, kept))
+            if len(kept) < len(split):  # A mixture without the rows above its limit is as it should be, not partial.
+                told = notes if name == "train" else differences
+                told.append(f"{member.name}: {len(kept)} of {len(split)} {name} rows")
+    if not taken["train"]:
+        names = ", ".join(member.name for member in spec.members)
+        raise ConfigurationError(f"{spec.suite}/{spec.name}: this source has none of its tasks ({names})")
+    train, validation = (joined(members, name) for name, members in taken.items())
+    train = _as_many_as_wanted(train, data, differences)
+    memorization = train.take(memorization_rows(len(train)), "memorization")
+    evaluations = _selecting_first({"validation": validation}, task)
+    splits = {"train": train, **evaluations}
+    provenance = _provenance(source, spec, task, differences, notes, splits)
+    provenance["members"] = {name: dict(Counter(split.columns["task"])) for name, split in splits.items()}
+    return TaskData(train, evaluations, {}, memorization, provenance)
+
+
+def _as_many_as_wanted(train: Split, data: DataConfig, differences: list[str]) -> Split:
+    """The training rows within `data.max_train_rows`; where that leaves some out it is said."""
+    if data.max_train_rows is None or data.max_train_rows >= len(train):
+        return train
+    train = _limited(train, data.max_train_rows)
+    differences.append(f"train limited to {len(train)} rows")
+    return train
 
 
 def _corpus(source: Source, spec: TaskSpec, train: Split) -> tuple[Split, dict[str, Split], list[str]]:
@@ -159,9 +203,13 @@ def _selecting_first(evaluations: dict[str, Split], task: TaskConfig) -> dict[st
 
 def _required(source: Source, spec: TaskSpec, split: str, hidden: bool = False, training: bool = False) -> Split:
     try:
-        found = load_split(source, spec, split, training)
+        return _labelled(source, spec, split, hidden, training)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{spec.suite}/{spec.name}: no {split} split at {error}") from error
+
+
+def _labelled(source: Source, spec: TaskSpec, split: str, hidden: bool = False, training: bool = False) -> Split:
+    found = load_split(source, spec, split, training)
     if spec.kind in ("classify", "choose", "spans") and found.labels is None and not hidden:
         raise ConfigurationError(f"{spec.suite}/{spec.name} {split} ({source.kind}): every label is hidden (-1)")
     return found

@@ -9,9 +9,10 @@ from peftbench.strict import did_you_mean
 from peftbench.tasks.base import TaskSpec
 from peftbench.tasks.generation import GENERATION
 from peftbench.tasks.glue import GLUE
+from peftbench.tasks.mixture import SUPERGLUE_MIXTURE
 from peftbench.tasks.superglue import SUPERGLUE
 
-TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (*GLUE, *SUPERGLUE, *GENERATION)}
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in (*GLUE, *SUPERGLUE, *GENERATION, SUPERGLUE_MIXTURE)}
 
 
 def task_spec(name: str) -> TaskSpec:
