@@ -13,7 +13,7 @@ from peftbench.backbones.heads import Head
 from peftbench.errors import ConfigurationError
 from peftbench.forms.base import Form
 from peftbench.tasks.base import Split
-from peftbench.training.batching import Rows, TokenRows, collate, tokenise
+from peftbench.training.batching import Rows, TokenRows, collate, encode, spelled_out
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,14 @@ class Spans(Form):
             ConfigurationError: a span lies beyond `max_length`.
         """
         length = self.task.max_length
-        rows = tokenise(split.texts, split.labels, self.tokenizer, length)
-        encoded = self.tokenizer(*split.texts, truncation=True, max_length=length, verbose=False)
+        encoded = encode(split.texts, self.tokenizer, length)
+        rows = TokenRows.encoded(encoded, split.labels, self.tokenizer.pad_token_id)
         spans = np.zeros((len(rows), 2, 2), np.int64)
         for row, pair in enumerate(split.columns["spans"]):
             for which, (text, start, end) in enumerate(pair):
-                found = _tokens(encoded, row, text, start, end)
+                before = spelled_out([split.texts[text][row][:start]], self.tokenizer)[0]
+                shift = len(before) - start  # Where an end token was spelled out, what follows stands further on.
+                found = _tokens(encoded, row, text, start + shift, end + shift)
                 if found is None:
                     marked = split.texts[text][row][start:end]
                     raise ConfigurationError(

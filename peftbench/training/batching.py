@@ -72,16 +72,20 @@ class TokenRows:
         tokens = np.fromiter((token for row in rows for token in row), np.int64, count=int(starts[-1]))
         return cls(tokens, None, starts, None, pad)
 
+    @classmethod
+    def encoded(cls, encoding: Any, labels: np.ndarray | None, pad: int) -> TokenRows:
+        """Rows as `encode` has them."""
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in encoding["input_ids"]])])
+        flat = {k: np.concatenate([np.asarray(row, np.int64) for row in encoding[k]]) for k in encoding}
+        return cls(flat["input_ids"], flat.get("token_type_ids"), starts, labels, pad)
+
     def row(self, index: int) -> np.ndarray:
         """One row's token ids."""
         return self.tokens[self.starts[index] : self.starts[index + 1]]
 
 
 def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: Any, max_length: int) -> TokenRows:
-    """Tokenise N rows of one or two texts; longer rows are cut, the longer text first.
-
-    A text that spells the end token stays a text: T5 and BART want as many end tokens in one row as in the next, and
-    decoders may pad with it.
+    """Tokenise N rows of one or two texts, see `encode`.
 
     Args:
         texts: one list of N strings per text column.
@@ -89,13 +93,17 @@ def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: A
         tokenizer: a transformers tokenizer.
         max_length: tokens per row, special ones counted.
     """
+    return TokenRows.encoded(encode(texts, tokenizer, max_length), labels, tokenizer.pad_token_id)
+
+
+def encode(texts: Sequence[list[str]], tokenizer: Any, max_length: int) -> Any:
+    """The tokenizer's own encoding of N rows of one or two texts; longer rows are cut, the longer text first.
+
+    A text that spells the end token stays a text: T5 and BART want as many end tokens in one row as in the next, and
+    decoders may pad with it.
+    """
     columns = [spelled_out(column, tokenizer) for column in texts]
-    encoded = tokenizer(
-        *columns, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False
-    )  # fmt: skip
-    starts = np.concatenate([[0], np.cumsum([len(row) for row in encoded["input_ids"]])])
-    flat = {k: np.concatenate([np.asarray(row, np.int64) for row in encoded[k]]) for k in encoded}
-    return TokenRows(flat["input_ids"], flat.get("token_type_ids"), starts, labels, tokenizer.pad_token_id)
+    return tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=False, verbose=False)
 
 
 def spelled_out(texts: Sequence[str], tokenizer: Any) -> list[str]:

@@ -88,6 +88,20 @@ def test_spans_are_the_tokens_of_their_characters(family, tiny_folder_of):
             assert marked.lower() in written.lower(), (marked, written)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_span_behind_a_spelled_end_token_is_still_its_own(family, tiny_folder_of):
+    form = made(Spans, WIC, family, tiny_folder_of)
+    end = form.tokenizer.eos_token
+    text = f"A {end} and {end} the museum closed."
+    start = text.index("museum")
+    split = Split("train", ([text], ["Dogs."]), np.array([0]), "", {"spans": [[[0, start, start + 6], [1, 0, 4]]]})
+    rows = form.tokenise(split)
+    ids = rows.tokens.row(0)
+    first, after = rows.spans[0, 0]
+    assert form.tokenizer.decode(ids[first:after]).strip() == "museum"
+    assert form.tokenizer.eos_token_id not in ids
+
+
 @pytest.mark.parametrize("family", [*ENCODERS, "gpt2", "llama"])
 def test_the_span_head_is_one_map_of_the_first_token_and_either_spans_mean(family, tiny_folder_of):
     form = made(Spans, WIC, family, tiny_folder_of)
