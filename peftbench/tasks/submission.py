@@ -7,45 +7,40 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from peftbench.tasks.base import Predictions, Split
+from peftbench.tasks.glue import AX, GLUE
+from peftbench.tasks.superglue import AXB, AXG, SUPERGLUE
 
-# Class numbers follow the order of the names in the benchmarks' data sets.
-_MNLI = ("entailment", "neutral", "contradiction")
-_PAIR = ("entailment", "not_entailment")
-_BINARY = ("0", "1")
+Spelling = Literal["names", "lower", "digits", "numbers", "values"]
+"""How a prediction is written: the class's name, that in lower case, its number as text or as a number, or itself."""
 
-# None stands for STS-B's similarity, the one task that is not a choice between labels.
-_SETS: dict[str, tuple[str, tuple[str, ...] | None]] = {
-    "cola": ("CoLA.tsv", _BINARY),
-    "sst2": ("SST-2.tsv", _BINARY),
-    "mrpc": ("MRPC.tsv", _BINARY),
-    "stsb": ("STS-B.tsv", None),
-    "qqp": ("QQP.tsv", _BINARY),
-    "mnli_matched": ("MNLI-m.tsv", _MNLI),
-    "mnli_mismatched": ("MNLI-mm.tsv", _MNLI),
-    "qnli": ("QNLI.tsv", _PAIR),
-    "rte": ("RTE.tsv", _PAIR),
-    "wnli": ("WNLI.tsv", _BINARY),
-    "ax": ("AX.tsv", _MNLI),
+_SETS: dict[str, tuple[str, Spelling]] = {
+    "cola": ("CoLA.tsv", "digits"),
+    "sst2": ("SST-2.tsv", "digits"),
+    "mrpc": ("MRPC.tsv", "digits"),
+    "stsb": ("STS-B.tsv", "values"),
+    "qqp": ("QQP.tsv", "digits"),
+    "mnli_matched": ("MNLI-m.tsv", "names"),
+    "mnli_mismatched": ("MNLI-mm.tsv", "names"),
+    "qnli": ("QNLI.tsv", "names"),
+    "rte": ("RTE.tsv", "names"),
+    "wnli": ("WNLI.tsv", "digits"),
+    "ax": ("AX.tsv", "names"),
 }
 
-
-_TRUTH = ("false", "true")
-
-# None stands for ReCoRD's answers, which are texts.
-_JSON_SETS: dict[str, tuple[str, tuple[str | int, ...] | None]] = {
-    "boolq": ("BoolQ.jsonl", _TRUTH),
-    "cb": ("CB.jsonl", ("entailment", "contradiction", "neutral")),
-    "copa": ("COPA.jsonl", (0, 1)),
-    "multirc": ("MultiRC.jsonl", (0, 1)),
-    "record": ("ReCoRD.jsonl", None),
-    "superglue_rte": ("RTE.jsonl", _PAIR),
-    "wic": ("WiC.jsonl", _TRUTH),
-    "wsc": ("WSC.jsonl", ("False", "True")),
-    "axb": ("AX-b.jsonl", _PAIR),
-    "axg": ("AX-g.jsonl", _PAIR),
+_JSON_SETS: dict[str, tuple[str, Spelling]] = {
+    "boolq": ("BoolQ.jsonl", "lower"),
+    "cb": ("CB.jsonl", "names"),
+    "copa": ("COPA.jsonl", "numbers"),
+    "multirc": ("MultiRC.jsonl", "numbers"),
+    "record": ("ReCoRD.jsonl", "values"),
+    "superglue_rte": ("RTE.jsonl", "names"),
+    "wic": ("WiC.jsonl", "lower"),
+    "wsc": ("WSC.jsonl", "names"),
+    "axb": ("AX-b.jsonl", "names"),
+    "axg": ("AX-g.jsonl", "names"),
 }
 
 
@@ -81,9 +76,10 @@ def write_submission(
     if not len(predictions):
         raise ValueError(f"{set_name}: there are no predictions to write")
     if set_name in _SETS:
-        file_name, labels = _SETS[set_name]
+        file_name, spelling = _SETS[set_name]
+        labels = _labels(set_name, spelling)
         rows = [
-            f"{index}\t{_similarity(value, where) if labels is None else _label(value, labels, where)}\n"
+            f"{index}\t{_similarity(value, where) if spelling == 'values' else _label(value, labels, where)}\n"
             for index, value, where in _placed(predictions, set_name)
         ]
         return _write_atomically(Path(folder) / file_name, "index\tprediction\n" + "".join(rows))
@@ -91,13 +87,23 @@ def write_submission(
         raise ValueError(f"unknown test set {set_name!r}; known test sets: {', '.join((*_SETS, *_JSON_SETS))}")
     if split is None or len(split.columns.get("idx", ())) != len(predictions):
         raise ValueError(f"{set_name}: a submission needs the idx of each of the {len(predictions)} rows")
-    file_name, names = _JSON_SETS[set_name]
+    file_name, spelling = _JSON_SETS[set_name]
+    labels = _labels(set_name, spelling)
     answers = [
-        _text(value, where) if names is None else _label(value, names, where)
+        _text(value, where) if spelling == "values" else _label(value, labels, where)
         for _, value, where in _placed(predictions, set_name)
     ]
     objects = _objects(set_name, split.columns["idx"], answers)
     return _write_atomically(Path(folder) / file_name, "".join(f"{json.dumps(one)}\n" for one in objects))
+
+
+def _labels(set_name: str, spelling: Spelling) -> Sequence[str | int]:
+    """The set's classes in the order of their numbers, as its file spells them."""
+    specs = {spec.name: spec for spec in (*GLUE, *SUPERGLUE, AX, AXB, AXG)}
+    names = specs[set_name.removesuffix("_matched").removesuffix("_mismatched")].labels
+    if spelling in ("digits", "numbers"):
+        return [str(place) if spelling == "digits" else place for place in range(len(names))]
+    return [name.lower() for name in names] if spelling == "lower" else names
 
 
 def _placed(predictions: Sequence | Predictions, set_name: str) -> Iterable[tuple[int, Any, str]]:
