@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from peftbench.tasks.average import mean_of_means
+from peftbench.benchmark_average import mean_of_means
 from peftbench.tasks.base import LIKELIHOOD, Predictions, Split, TaskSpec
 from peftbench.tasks.metrics import compute_metrics, describe
 from peftbench.tasks.mixture import parts
@@ -37,7 +37,7 @@ def score(spec: TaskSpec, split: Split, predictions: Predictions) -> dict[str, S
 def implementations(spec: TaskSpec) -> dict[str, str]:
     """Which implementation, and which version of it, gives each of the task's metrics."""
     if spec.members:
-        found = dict.fromkeys(spec.metrics, "peftbench.tasks.average")
+        found = dict.fromkeys(spec.metrics, "peftbench.benchmark_average")
         return found | {name: what for member in spec.members for name, what in implementations(member).items()}
     found = dict.fromkeys(LIKELIHOOD, "torch, mean over target tokens") if spec.kind in ("generate", "lm") else {}
     if spec.convention is not None:

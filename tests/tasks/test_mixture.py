@@ -10,12 +10,12 @@ from tasks.test_superglue import RECORD, RTE, WIC, put_all
 from test_experiment import Killed, same_result
 
 from peftbench import cli
+from peftbench.benchmark_average import superglue_average
 from peftbench.compose import compose_run
 from peftbench.config import DataConfig
 from peftbench.errors import ConfigurationError
 from peftbench.experiment import run_experiment
 from peftbench.task_config import MixtureTask, TaskConfig
-from peftbench.tasks.average import superglue_average
 from peftbench.tasks.mixture import parts
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import TASKS, configured

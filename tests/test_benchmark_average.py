@@ -2,7 +2,14 @@
 
 import pytest
 
-from peftbench.tasks.average import glue_average, missing_scores, missing_superglue_scores, superglue_average
+from peftbench.benchmark_average import (
+    benchmark_average,
+    glue_average,
+    missing_scores,
+    missing_superglue_scores,
+    superglue_average,
+)
+from peftbench.tasks.registry import TASKS
 
 MNLI, QQP = ("mnli_matched", "mnli_mismatched"), ("qqp_accuracy", "qqp_f1")
 COLUMNS = (*MNLI, "sst2", "cola", *QQP, "qnli", "rte", "mrpc", "stsb")
@@ -117,3 +124,42 @@ def test_a_superglue_task_counts_once():
     weights = {key: superglue_average(zeros | {key: 1.0}) for key in SUPERGLUE_COLUMNS}
     halves = {key for key in SUPERGLUE_COLUMNS if key.startswith(("cb", "multirc", "record"))}
     assert weights == {key: 1 / 16 if key in halves else 1 / 8 for key in SUPERGLUE_COLUMNS}
+
+
+def records(suite, split="validation"):
+    """Task -> a record's metrics, every number another one."""
+    found, value = {}, 0.0
+    for spec in TASKS.values():
+        if spec.suite == suite and not spec.members:
+            found[spec.name] = {}
+            for name in spec.dev_splits:
+                scores = found[spec.name][name.replace("validation", split)] = {}
+                for metric in spec.metrics:
+                    value += 0.01
+                    scores[metric] = value
+    return found
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_the_averages_are_those_of_the_records_own_metrics(split):
+    glue, superglue = records("glue", split), records("super_glue", split)
+    at = {task: metrics.get(split, {}) for task, metrics in (glue | superglue).items()}
+    mnli = [glue["mnli"][f"{split}_{which}"]["accuracy"] for which in ("matched", "mismatched")]
+    scores = {task: at[task]["accuracy"] for task in ("sst2", "mrpc", "qnli", "rte")} | {
+        "cola": at["cola"]["matthews_correlation"], "stsb": at["stsb"]["pearson"],
+        "qqp_accuracy": at["qqp"]["accuracy"], "qqp_f1": at["qqp"]["f1"],
+        "mnli_matched": mnli[0], "mnli_mismatched": mnli[1],
+    }  # fmt: skip
+    assert benchmark_average("glue", glue | superglue, split) == pytest.approx(glue_average(scores))
+    means = [sum(metrics.values()) / len(metrics) for metrics in (at[task] for task in superglue)]
+    assert len(means) == 8
+    assert benchmark_average("super_glue", superglue, split) == pytest.approx(sum(means) / 8)
+
+
+def test_the_tasks_that_lack_a_score_are_named_once_each():
+    found = records("super_glue")
+    del found["wic"], found["cb"]["validation"]["macro_f1"], found["copa"]["validation"]
+    found["record"]["validation"] = {"record_f1": None, "record_em": float("nan")}
+    assert benchmark_average("super_glue", found) == ("cb", "copa", "record", "wic")
+    assert benchmark_average("glue", found) == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+    assert benchmark_average("super_glue", records("super_glue"), "test") == tuple(records("super_glue"))

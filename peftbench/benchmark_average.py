@@ -1,7 +1,10 @@
 """The one-number summaries of GLUE and SuperGLUE that papers on parameter-efficient fine-tuning print."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
 # One entry per task; a task with two scores counts once, by their mean. WNLI is left out, as the papers do.
 _TASKS: tuple[tuple[str, ...], ...] = (
@@ -59,6 +62,48 @@ def superglue_average(scores: Mapping[str, float]) -> float | None:
     return _average(scores, _SUPERGLUE_TASKS)
 
 
+_MEASURED = {
+    "cola": ("cola", "", "matthews_correlation"),
+    "stsb": ("stsb", "", "pearson"),
+    "qqp_accuracy": ("qqp", "", "accuracy"),
+    "qqp_f1": ("qqp", "", "f1"),
+    "mnli_matched": ("mnli", "_matched", "accuracy"),
+    "mnli_mismatched": ("mnli", "_mismatched", "accuracy"),
+    "cb_accuracy": ("cb", "", "accuracy"),
+    "cb_macro_f1": ("cb", "", "macro_f1"),
+    "multirc_f1a": ("multirc", "", "f1a"),
+    "multirc_exact_match": ("multirc", "", "exact_match"),
+    "record_f1": ("record", "", "record_f1"),
+    "record_em": ("record", "", "record_em"),
+}
+"""Of scores that are not their task's accuracy: the task, what its split's name ends with, and the metric."""
+
+
+def benchmark_average(
+    benchmark: Literal["glue", "super_glue"],
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    split: str = "validation",
+) -> float | tuple[str, ...]:
+    """A benchmark's average, `glue_average` or `superglue_average`, of the records of its tasks.
+
+    Args:
+        benchmark: which.
+        metrics: of each task its record's `metrics`, by split and name; other tasks' may be among them.
+        split: whose scores are averaged; of MNLI those of `<split>_matched` and `<split>_mismatched`.
+
+    Returns:
+        The average, on the metrics' scale; or the names of the tasks that lack a score of it.
+    """
+    tasks = _TASKS if benchmark == "glue" else _SUPERGLUE_TASKS
+    scores, missing = {}, []
+    for key in (key for task in tasks for key in task):
+        task, ending, metric = _MEASURED.get(key, (key, "", "accuracy"))
+        scores[key] = metrics.get(task, {}).get(f"{split}{ending}", {}).get(metric)
+        if not _is_score(scores[key]):
+            missing.append(task)
+    return tuple(dict.fromkeys(missing)) if missing else _mean(scores, tasks)
+
+
 def mean_of_means(scores: Sequence[Collection[float]]) -> float:
     """Mean over tasks of the mean of each one's scores."""
     return math.fsum(math.fsum(task) / len(task) for task in scores) / len(scores)
@@ -75,8 +120,10 @@ def missing_superglue_scores(scores: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _average(scores: Mapping[str, float], tasks: Sequence[tuple[str, ...]]) -> float | None:
-    if _missing(scores, tasks):
-        return None
+    return None if _missing(scores, tasks) else _mean(scores, tasks)
+
+
+def _mean(scores: Mapping[str, float], tasks: Sequence[tuple[str, ...]]) -> float:
     return mean_of_means([[scores[key] for key in task] for task in tasks])
 
 
