@@ -48,7 +48,7 @@ def _apart(folder: Path, name: str, kind: str) -> Path:
 
 
 def write_merged(folder: Path, model: Any, form: Form) -> None:
-    """A plain transformers model, `merged/`, of one whose method has folded itself in."""
+    """A transformers model, `merged/`, of one whose method has folded itself in; `docs/tasks.md` loads it."""
     fuse(model)
     # Two unnamed classes are not written down, and BART would be read back with its default three.
     if form.head != "language" and (names := dict(enumerate(form.spec.labels))):

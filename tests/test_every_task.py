@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -225,6 +226,26 @@ def test_a_run_cut_off_and_started_again_ends_like_one_that_was_not(family, task
         with pytest.raises(Killed):
             run(*words(family), *more)
     same_result(whole, run(*words(family), *more))
+
+
+def test_a_merged_model_with_a_head_on_spans_loads_as_the_documentation_says(words):
+    from peft import PeftModel
+
+    from peftbench.backbones.heads import span_classifier
+
+    _, path = run(*words("bert"), "task=wic", "method=lora", "trainer.merge=true", "optimizer.lr=1e-2")
+    page = (Path(__file__).parents[1] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    (snippet,) = (part for part in page.split("```") if part.startswith("python\n") and "span_classifier" in part)
+    scope: dict = {}
+    exec(snippet.removeprefix("python\n").replace("<run>", str(path)), scope)
+    base = next(word for word in words("bert") if word.startswith("model.path=")).partition("=")[2]
+    plain = span_classifier(type(scope["shape"])).from_pretrained(base, num_labels=2)
+    tuned = PeftModel.from_pretrained(plain, path / "adapter").eval()
+    ids = torch.randint(5, 500, (2, 9), generator=torch.Generator().manual_seed(0))
+    spans = torch.tensor([[[1, 3], [5, 6]], [[2, 3], [4, 8]]])
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "spans": spans}
+    with torch.no_grad():
+        torch.testing.assert_close(scope["model"].eval()(**inputs).logits, tuned(**inputs).logits, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "t5"])

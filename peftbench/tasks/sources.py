@@ -22,7 +22,8 @@ class Hub:
 
     Attributes:
         repo: the data set.
-        revision: a commit, or the branch on which the hub itself keeps a script's data as Parquet.
+        revision: a commit; or a branch, whose rows can change: the one on which the hub itself keeps a script's data as
+            Parquet, or `main`. The record's fingerprints tell two versions apart.
         configs: of the folders that it has, the data set's configuration; empty: every one, under its own name.
         splits: our name of a split to the data set's, where the two differ.
     """
