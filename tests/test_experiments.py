@@ -25,7 +25,10 @@ ASKED_FOR = {
     *(f"sora_{part}" for part in ("table1", "table2", "table4", "figure3", "figure4")),
     *("adalora_table1", "lora_glue", "lora_e2e", "bitfit_glue", "p_tuning_v2_superglue"),
     *(f"prefix_{part}" for part in ("e2e", "webnlg", "dart", "length", "reparametrisation")),
-    *(f"prompt_{part}" for part in ("size", "length", "initialisation", "lm_adaptation", "adaptation_steps")),
+    *(
+        f"prompt_{part}"
+        for part in ("size", "multitask", "length", "initialisation", "lm_adaptation", "adaptation_steps")
+    ),
     *("unipelt_low_data", "mam", "qlora"),
 }
 every_experiment = pytest.mark.parametrize("name", FILES)

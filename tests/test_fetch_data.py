@@ -1,6 +1,7 @@
 """`peftbench fetch data <task>`: the hub's splits in a folder, each whole or not at all. The hub is a fake here."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -88,6 +89,13 @@ def test_a_task_goes_where_its_benchmark_has_it_with_nested_columns(hub, tmp_pat
     assert {task for _, task, _ in hub} == {"record", "rte", "axb", "axg"}
     source = open_source(TASKS["record"], DataConfig("folder", str(tmp_path)))
     assert source.read("record", "train") == NESTED
+
+
+def test_a_mixture_is_its_tasks(hub, tmp_path, capsys):
+    assert fetch(capsys, "superglue_mixture", f"root={tmp_path}")[0] == 0
+    folders = Counter(file.rpartition("/")[0] for file in files(tmp_path))
+    tasks = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
+    assert folders == {**{f"super_glue/{name}": 3 for name in tasks}, "super_glue/axb": 1, "super_glue/axg": 1}
 
 
 def columns_of(entries):
