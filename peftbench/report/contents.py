@@ -69,7 +69,9 @@ def make(
     results = [run for run in runs if run.run_id not in budgets.only_trials]
     if not results:
         raise ConfigurationError(f"all {len(runs)} runs are trials of a search; none is a result")
-    grids = [fill(its, of_it, budgets.of) for its, of_it in _laid_out(results, layout, metrics)]
+    tried = [run for run in runs if run.run_id in budgets.only_trials]
+    laid_out = _laid_out(results, layout, metrics)
+    grids = [_without_trials(fill(its, of_it, budgets.of), of_it, tried) for its, of_it in laid_out]
     if against:
         check_named(grids, against)
     compared = [compare(grid, test, against) for grid in grids]
@@ -82,6 +84,14 @@ def make(
             comparisons.append(comparison_table(grid, pairs, test))
         comparisons.append(statistics_table(grid))
     return Contents(list(runs), budgets, grids, tables, comparisons)
+
+
+def _without_trials(grid: Grid, runs: Sequence[Run], tried: Sequence[Run]) -> Grid:
+    """The grid, noting how many of its experiments' runs are trials and in no cell."""
+    experiments = {run.experiment for run in runs}
+    count = sum(run.experiment in experiments for run in tried)
+    note = f"Not in this table: {count} runs that were trials of a search and nothing else."
+    return replace(grid, notes=(*grid.notes, note)) if count else grid
 
 
 def _tables(grid: Grid) -> list[Table]:

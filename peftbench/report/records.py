@@ -136,7 +136,7 @@ class Found:
     Attributes:
         runs: every readable record, ordered by folder.
         unreadable: files that are called records and are none, each with the reason.
-        sweeps: manifests of sweeps, `<experiment>/sweeps/<id>.json`, as they are.
+        sweeps: manifests of sweeps, `<experiment>/sweeps/<id>.json`, as they are but for the folder's `experiment`.
     """
 
     runs: list[Run]
@@ -159,7 +159,7 @@ def find(places: Iterable[Path]) -> Found:
     for file in files:
         if file.parent.name == "sweeps":
             if (manifest := _mapping(file)) is not None:
-                sweeps.append(manifest)
+                sweeps.append({**manifest, "experiment": file.parent.parent.name})
             continue
         record = read_record(file)
         reason = "not a JSON record" if record is None else _lacks(record)

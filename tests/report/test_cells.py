@@ -107,33 +107,6 @@ def test_a_retried_failure_is_forgotten(write_run, grid):
     assert (dict(cell.ended), dict(cell.values)) == ({}, {0: 0.8})
 
 
-def test_trials_are_no_results_and_are_counted(write_run, grid, outputs):
-    import json
-
-    tried = [write_run(seed=9, settings={"rank": rank}, scores=0.1).parent.name for rank in (2, 4, 8)]
-    kept = [write_run(seed=seed, settings={"rank": 4}, scores=0.8).parent.name for seed in (0, 1)]
-    manifest = {
-        "schema": 1,
-        "sweeper": "grid",
-        "trials": 3,
-        "cells": [
-            {
-                "method": "lora",
-                "task": "mrpc",
-                "model": "minilm",
-                "trials": [{"run_id": i, "overrides": [], "objective": 0.1, "status": "completed"} for i in tried],
-                "chosen": {"overrides": ["method.rank=4"]},
-                "runs": kept,
-            }
-        ],
-    }
-    folder = outputs / "default" / "sweeps"
-    folder.mkdir()
-    (folder / "a.json").write_text(json.dumps(manifest))
-    cell = only_cell(grid())
-    assert (dict(cell.values), cell.trials) == ({0: 0.8, 1: 0.8}, 3)
-
-
 def sora_run(write_run, task, scores, seed=0, **about):
     splits = {"validation": scores, "test": scores}
     if task == "mnli":
