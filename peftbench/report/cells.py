@@ -249,8 +249,8 @@ def _one_a_seed(runs: Sequence[Run]) -> dict[int, Run]:
 
 
 def ground(runs: Iterable[Run]) -> Hashable:
-    """What runs must share to be compared: backbone, kind of data, and rows of it."""
-    return frozenset((run.model, kind_of(run), _rows_of(run)) for run in runs)
+    """What runs must share to be compared: backbone and its weights, kind of data, and rows of it."""
+    return frozenset((run.model, _weights(run), kind_of(run), _rows_of(run)) for run in runs)
 
 
 def _commit(run: Run) -> str | None:

@@ -22,7 +22,8 @@ METHOD_NAMES = {
 TASK_NAMES = {
     "cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qqp": "QQP", "mnli": "MNLI", "qnli": "QNLI",
     "rte": "RTE", "wnli": "WNLI", "boolq": "BoolQ", "cb": "CB", "copa": "COPA", "multirc": "MultiRC",
-    "record": "ReCoRD", "superglue_rte": "RTE (SuperGLUE)", "wic": "WiC", "wsc": "WSC", "e2e": "E2E",
+    "record": "ReCoRD", "superglue_rte": "RTE (SuperGLUE)", "wic": "WiC", "wsc": "WSC",
+    "superglue_mixture": "SuperGLUE (multi-task)", "e2e": "E2E",
     "webnlg": "WebNLG", "dart": "DART", "lm": "Language modelling",
 }  # fmt: skip
 """Tasks as papers write them; one that is not here goes by its name."""

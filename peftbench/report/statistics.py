@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-MIN_PAIRS = 3
-"""Of fewer differences no test is made."""
+MIN_SEEDS = 3
+"""Of fewer seeds there is no test and no verdict."""
 
 _EXACT_UP_TO = 16
 _FLIPS = 9_999

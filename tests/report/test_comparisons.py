@@ -42,17 +42,26 @@ def test_pairs_are_of_one_task_and_seed(write_run, grid):
 
 
 def test_tasks_add_pairs(write_run, grid):
-    run_both(write_run, "rte", 2)
-    run_both(write_run, "cola", 2)
+    run_both(write_run, "rte", 3)
+    run_both(write_run, "cola", 3)
     (found,) = compare(grid(), "wilcoxon")
-    assert found.difference.n == 4
+    assert found.difference.n == 6
     assert found.p == pytest.approx(stats.wilcoxon(found.difference.values).pvalue)
 
 
-def test_below_three_pairs_it_is_refused_in_words(write_run, grid):
-    run_both(write_run, n=2)
+def test_below_three_seeds_it_is_refused_in_words_of_however_many_tasks(write_run, grid):
+    for task in ("rte", "cola", "mrpc"):
+        run_both(write_run, task, 2)
     (found,) = compare(grid(), "permutation")
-    assert (found.p, found.refused) == (None, "too few seeds: n=2 pairs, 3 needed")
+    assert (found.difference.n, found.p, found.refused) == (6, None, "too few seeds: n=2, 3 needed")
+
+
+def test_other_weights_of_one_name_do_not_compare(write_run, grid):
+    for seed in range(4):
+        write_run(method="sora", task="rte", seed=seed, scores=0.9)
+        file = write_run(method="lora", task="rte", seed=seed, scores=0.8)
+        file.write_text(file.read_text().replace("0" * 64, "1" * 64))
+    assert compare(grid(), "permutation") == []
 
 
 def test_a_failed_seed_makes_no_pair(write_run, grid):

@@ -46,6 +46,16 @@ def test_outside_it_is_not(write_run, verdicts):
     assert only(verdicts).verdict == "not reproduced"
 
 
+@pytest.mark.parametrize(
+    ("score", "verdict"),
+    [(236 / 277, "reproduced"), (0.85190, "not reproduced"), (0.85196, "reproduced"), (0.85210, "not reproduced")],
+)
+def test_a_number_is_as_exact_as_it_is_printed(write_run, verdicts, score, verdict):
+    """236 of 277 right is 85.1986, which a paper prints as 85.20."""
+    run(write_run, (score, score, score))
+    assert only(verdicts).verdict == verdict
+
+
 def test_two_seeds_are_too_few(write_run, verdicts):
     run(write_run, (PUBLISHED, PUBLISHED))
     assert only(verdicts).verdict == "too few seeds: n=2, 3 needed"
@@ -66,6 +76,11 @@ def test_failed_seeds_do_not_count_as_seeds(write_run, verdicts):
         ({"kind": "sample", "source": "sample"}, "sample data: no verdict"),
         ({"kind": "partial"}, "partial data: no verdict"),
         ({"kind": "unchecked"}, "unchecked data: no verdict"),
+        ({"weights": "folder"}, "not comparable: weights from a folder"),
+        (
+            {"config": {"model": {"quantization": "nf4", "double_quant": False}}},
+            "not comparable: backbone quantised to nf4",
+        ),
         ({"weights": "random"}, "random weights: no verdict"),
     ],
 )
@@ -94,6 +109,21 @@ def test_a_published_number_that_is_another_metric_is_told(write_run, verdicts):
     for seed in range(3):
         write_run(method="bitfit", task="mrpc", experiment="lora_glue", model="roberta_base", seed=seed, scores=0.927)
     assert only(verdicts).verdict.startswith("not comparable: value equals the F1 reported by BitFit")
+
+
+BITFIT = {"sst2": 0.937, "mrpc": 0.89, "cola": 0.62, "qnli": 0.918, "qqp": 0.88, "rte": 0.815, "stsb": 0.908}
+
+
+def test_an_average_has_no_verdict_where_a_cell_of_it_has_none(write_run, verdicts):
+    both = [f"validation_{part}" for part in ("matched", "mismatched")]
+    for seed in range(3):
+        about = {"method": "bitfit", "experiment": "lora_glue", "model": "roberta_base", "seed": seed}
+        write_run(task="mnli", split=both[0], scores={part: {"accuracy": 0.84 + seed / 100} for part in both}, **about)
+        for task, score in BITFIT.items():
+            write_run(task=task, scores=score + seed / 100, **about)
+    found = {column: one.verdict for (_, column), one in verdicts().items()}
+    assert found["MRPC"].startswith("not comparable: value equals the F1")
+    assert found["average"] == found["MRPC"]
 
 
 def test_secondary_sources_stay_marked(write_run, verdicts):

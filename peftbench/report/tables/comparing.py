@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from peftbench.report.captions import SECONDARY, caption, secondary_note, titled
 from peftbench.report.cells import Grid
 from peftbench.report.comparisons import Comparison
-from peftbench.report.statistics import Test
+from peftbench.report.statistics import MIN_SEEDS, Test
 from peftbench.report.tables.model import Table, interval, row_of, spread
-from peftbench.report.verdicts import MIN_SEEDS, Verdict
+from peftbench.report.verdicts import Verdict
 
 _TESTS = {
     "permutation": "sign-flip permutation test (exact up to 16 pairs, 9,999 random flips beyond)",
@@ -52,8 +52,9 @@ def verdict_table(grid: Grid, verdicts: Sequence[Verdict]) -> Table:
         said = "; ".join(filter(None, (found.verdict, found.failed)))
         rows.append(row_of(found.row, found.column, printed, measured, bounds, difference, said))
     rule = (
-        f"Reproduced: the published mean lies in the 95% t interval of at least {MIN_SEEDS} completed seeds, on the "
-        "paper's splits, model and data. Measured: mean ± standard deviation (number of seeds)."
+        "Reproduced: the published mean, as exactly as it is printed, lies in the 95% t interval of at least "
+        f"{MIN_SEEDS} completed seeds, on the paper's splits, model and data. Measured: mean ± standard deviation "
+        "(number of seeds)."
     )
     notes = tuple(filter(None, (rule, secondary_note(verdicts))))
     headers = ("method", "column", "published", "measured", "95% interval", "difference", "verdict")
