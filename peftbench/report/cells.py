@@ -108,10 +108,8 @@ class Grid:
 
 def fill(layout: Layout, runs: Sequence[Run], trials_of: Callable[[Run], int | None]) -> Grid:
     """Put every run where the layout wants it; runs of no row get rows of their own, beneath."""
-    notes: list[str] = []
     in_columns = [run for run in runs if any(column.takes(run) for column in layout.columns)]
-    if others := sorted({run.task for run in runs} - {run.task for run in in_columns}):
-        notes.append(f"Not in this table: {len(runs) - len(in_columns)} runs on {', '.join(map(task_name, others))}.")
+    notes = _outside(layout, [run for run in runs if not any(column.takes(run) for column in layout.columns)])
     columns, moved = _with_runs(layout, in_columns, notes)
     lines = []
     for row, taken in _by_row(layout, in_columns):
@@ -123,6 +121,25 @@ def fill(layout: Layout, runs: Sequence[Run], trials_of: Callable[[Run], int | N
     if absent:
         notes.append(f"No runs: {', '.join(absent)}.")
     return Grid(layout, columns, tuple(lines), tuple(in_columns), tuple(notes), frozenset(moved))
+
+
+def _outside(layout: Layout, runs: Iterable[Run]) -> list[str]:
+    """How many runs no column takes, and why."""
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for column in layout.columns:
+        wanted[column.task] |= set(column.where or ())
+    told = Counter(
+        (task_name(run.task), ", ".join(f"{key}={run.settings.get(key)}" for key in sorted(wanted[run.task])))
+        for run in runs
+    )
+    return [
+        f"Not in this table: {_runs(count)} on {task}{f' with {settings}, which no column is of' if settings else ''}."
+        for (task, settings), count in sorted(told.items())
+    ]
+
+
+def _runs(count: int) -> str:
+    return f"{count} run{'s' * (count != 1)}"
 
 
 def _with_runs(layout: Layout, runs: Sequence[Run], notes: list[str]) -> tuple[tuple[Column, ...], set[str]]:
@@ -258,7 +275,9 @@ def _commit(run: Run) -> str | None:
 
 
 def _rows_of(run: Run) -> Hashable:
-    return tuple(sorted((name, split["fingerprint"]) for name, split in run.record["data"]["splits"].items()))
+    """Fingerprints of the splits that train, select or are scored; those of a submission have no labels."""
+    splits = run.record["data"]["splits"].items()
+    return tuple(sorted((name, split["fingerprint"]) for name, split in splits if not name.startswith("submission ")))
 
 
 def _several(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> int:

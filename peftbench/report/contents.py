@@ -90,7 +90,7 @@ def _without_trials(grid: Grid, runs: Sequence[Run], tried: Sequence[Run]) -> Gr
     """The grid, noting how many of its experiments' runs are trials and in no cell."""
     experiments = {run.experiment for run in runs}
     count = sum(run.experiment in experiments for run in tried)
-    note = f"Not in this table: {count} runs that were trials of a search and nothing else."
+    note = f"Not in this table: {count} run{'s' * (count != 1)} that tuned and are no result."
     return replace(grid, notes=(*grid.notes, note)) if count else grid
 
 

@@ -60,7 +60,7 @@ def test_trials_are_no_results_and_are_counted(tune, outputs):
     grid = grids(outputs)["default"]
     cell = only_cell(grid)
     assert (dict(cell.values), cell.trials) == ({0: 0.8, 1: 0.8}, 4)
-    assert "Not in this table: 2 runs that were trials of a search and nothing else." in grid.notes
+    assert "Not in this table: 2 runs that tuned and are no result." in grid.notes
 
 
 def test_trials_are_their_own_experiments(tune, write_run, outputs):

@@ -69,6 +69,32 @@ def test_runs_that_a_column_tells_apart_share_a_row(write_run, grid):
     assert chosen == ["validation_matched", "validation_mismatched"]
 
 
+def test_runs_that_no_column_takes_are_counted(write_run, grid):
+    splits = {f"{split}_matched": {"accuracy": 0.9} for split in ("validation", "test")}
+    for seed, chosen in enumerate((None, "validation_matched", "validation_matched")):
+        write_run(task="mnli", scores=splits, split="validation_matched", experiment="sora_table1", seed=seed,
+                  config={"task": {"selection_split": chosen}}, protocol="sora")  # fmt: skip
+    told = "Not in this table: 2 runs on MNLI with task.selection_split=validation_matched, which no column is of."
+    assert told in grid().notes
+
+
+def test_tasks_that_a_layout_has_not_are_counted(write_run, grid):
+    write_run(task="rte", scores=0.6)
+    write_run(task="boolq", scores=0.6)
+    assert "Not in this table: 1 run on BoolQ." in grid(layout="sora_table1").notes
+
+
+def test_rows_of_a_submission_are_not_what_is_scored(write_run, grid):
+    import json
+
+    write_run(seed=0, scores=0.8)
+    file = write_run(seed=1, scores=0.9)
+    record = json.loads(file.read_text())
+    record["data"]["splits"]["submission test"] = {"rows": 1725, "fingerprint": "unlabelled"}
+    file.write_text(json.dumps(record))
+    assert only_cell(grid()).summary.mean == pytest.approx(0.85)
+
+
 def test_partial_where_it_is_cut_and_whole_elsewhere_is_one_row(write_run, grid):
     write_run(task="cola", kind="partial", scores=0.5)
     write_run(task="rte", scores=0.6)
