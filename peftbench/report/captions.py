@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from peftbench.report.cells import Grid, kind_of
+from peftbench.report.cells import Grid
 from peftbench.report.records import Run
 from peftbench.report.verdicts import Verdict
 
@@ -15,11 +14,8 @@ SECONDARY = "†"
 
 def data_mark(runs: Iterable[Run]) -> str:
     """`SAMPLE data: not the benchmark`, or the empty string where every run is of the benchmark."""
-    kinds = sorted({kind_of(run) for run in runs} - {"benchmark"})
-    if not kinds:
-        return ""
-    first, _, rest = kinds[0].partition(" ")
-    return f"{' and '.join([f'{first.upper()} {rest}', *kinds[1:]])}: not the benchmark"
+    marks = sorted({mark for run in runs for mark in run.marks}, reverse=True)
+    return f"{' and '.join(marks)}: not the benchmark" if marks else ""
 
 
 def titled(grid: Grid, what: str = "") -> str:
@@ -46,7 +42,7 @@ def caption(grid: Grid) -> tuple[str, ...]:
                 _told("Data", (f"{run.data_kind}, source {run.record['data']['source']}" for run in runs)),
                 "Cells are mean ± standard deviation (n−1) over seeds.",
                 _dates(runs),
-                _told("Hardware", (_hardware(run) for run in runs)),
+                _told("Hardware", (run.hardware or "unknown" for run in runs)),
                 _told("Code", (_commit(run) for run in runs)),
                 _tuning(grid),
             ),
@@ -78,21 +74,10 @@ def _model(run: Run) -> str:
     return f"{run.model} (weights: {model.get('described') or model['source']})"
 
 
-def _hardware(run: Run) -> str:
-    found = run.record.get("environment", {}).get("hardware")
-    if not found:
-        return "unknown"
-    gpus = [f"{n} × {gpu}" for gpu, n in Counter(map(_gpu, found.get("gpus") or ())).items()]
-    return f"{found['cores']} cores of {found['cpu']}, {', '.join(gpus) or 'no GPU'}"
-
-
-def _gpu(told: object) -> str:
-    return str(told.get("name", told)) if isinstance(told, dict) else str(told)
-
-
 def _commit(run: Run) -> str:
-    environment = run.record.get("environment", {})
-    git, version = environment.get("git"), environment.get("versions", {}).get("peftbench", "of unknown version")
+    environment = run.record.get("environment") or {}
+    git = environment.get("git")
+    version = (environment.get("versions") or {}).get("peftbench") or "of unknown version"
     if not git or not git.get("commit"):
         return f"peftbench {version}"
     return git["commit"][:10] + (" with changes" if git.get("dirty") else "")

@@ -8,9 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from peftbench.report.labels import label_settings, method_name, task_name
+from peftbench.report.labels import label_settings, method_name, natural, task_name
 from peftbench.report.layouts import Column, Layout, Row
-from peftbench.report.records import Run
+from peftbench.report.records import Run, latest
 from peftbench.report.statistics import Summary
 
 
@@ -184,7 +184,7 @@ def _apart(row: Row, runs: Sequence[Run], columns: Sequence[Column]) -> list[tup
     parts = _split(row.label, runs, lambda run: settings[run.setting_id].removeprefix(method_name(run.method)).strip())
     parts = [piece for label, part in parts for piece in _split(label, part, lambda run: f"({run.model})")]
     parts = [piece for label, part in parts for piece in _split_within(label, part, _weights)]
-    return [piece for label, part in parts for piece in _split_within(label, part, kind_of)]
+    return [piece for label, part in parts for piece in _split_within(label, part, lambda run: run.kind)]
 
 
 def _split_within(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -> list[tuple[str, list[Run]]]:
@@ -204,39 +204,19 @@ def _weights(run: Run) -> str:
     return f"weights {digest[:8] if digest else model.get('revision') or model['source']}"
 
 
-def kind_of(run: Run) -> str:
-    """`benchmark`, or what a run's numbers are not of it for: `sample data`, `random weights`."""
-    if run.is_benchmark:
-        return "benchmark"
-    return "random weights" if run.data_kind == "benchmark" else f"{run.data_kind} data"
-
-
 def _split(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -> list[tuple[str, list[Run]]]:
     parts: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         parts[told(run)].append(run)
     if len(parts) == 1:
         return [(label, list(runs))]
-    return [(f"{label} {name}".strip(), parts[name]) for name in sorted(parts, key=_natural)]
-
-
-def _natural(name: str) -> list[tuple[int, float, str]]:
-    """Orders `r=4` before `r=16`."""
-    pieces = name.replace("=", " ").split()
-    return [(0, float(piece), "") if _is_number(piece) else (1, 0.0, piece) for piece in pieces]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return [(f"{label} {name}".strip(), parts[name]) for name in sorted(parts, key=natural)]
 
 
 def _cell(
     label: str, column: Column, runs: Sequence[Run], trials_of: Callable[[Run], int | None], notes: list[str]
 ) -> Cell:
-    chosen = _one_a_seed(runs)
+    chosen = latest(runs, lambda run: run.seed)
     where = f"{label}, {column.title}"
     twice = sorted({run.seed for run in runs if run.run_id != chosen[run.seed].run_id and run.completed})
     if twice:
@@ -257,21 +237,13 @@ def _cell(
     return Cell(values, counted, ended, mixed, trials)
 
 
-def _one_a_seed(runs: Sequence[Run]) -> dict[int, Run]:
-    """Of the runs of a seed the completed one, and of several the latest."""
-    best: dict[int, Run] = {}
-    for run in sorted(runs, key=lambda run: (run.completed, run.record.get("ended") or "")):
-        best[run.seed] = run
-    return best
-
-
 def ground(runs: Iterable[Run]) -> Hashable:
     """What runs must share to be compared: backbone and its weights, kind of data, and rows of it."""
-    return frozenset((run.model, _weights(run), kind_of(run), _rows_of(run)) for run in runs)
+    return frozenset((run.model, _weights(run), run.kind, _rows_of(run)) for run in runs)
 
 
 def _commit(run: Run) -> str | None:
-    return (run.record.get("environment", {}).get("git") or {}).get("commit")
+    return ((run.record.get("environment") or {}).get("git") or {}).get("commit")
 
 
 def _rows_of(run: Run) -> Hashable:

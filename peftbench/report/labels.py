@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -44,6 +45,12 @@ def method_name(name: str) -> str:
 def task_name(name: str) -> str:
     """`stsb` to `STS-B`."""
     return TASK_NAMES.get(name, name)
+
+
+def natural(label: str) -> list[str | float]:
+    """Sorts `r=8` before `r=16`."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def label_settings(runs: Iterable[Run], besides: Collection[str] = ()) -> dict[str, str]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from peftbench.errors import ConfigurationError
 from peftbench.record import read_record
+from peftbench.report.shape import readable, wrong_in
+
+T = TypeVar("T", bound=Hashable)
 
 _NOT_A_SETTING = ("seed", "outputs", "experiment_name", "preset")
 """Of a configuration: what names a run or its place, not what was tried."""
@@ -95,9 +99,35 @@ class Run:
         return self.record["data"]["kind"]
 
     @property
-    def is_benchmark(self) -> bool:
-        """Whether data and weights are the real ones: every official row, pretrained weights."""
-        return self.data_kind == "benchmark" and self.record["model"]["source"] != "random"
+    def marks(self) -> tuple[str, ...]:
+        """`marks_of` its data and weights."""
+        return marks_of(self.data_kind, self.record["model"]["source"])
+
+    @property
+    def kind(self) -> str:
+        """`benchmark`, or what a run's numbers are not of it for: `sample data`, `random weights`."""
+        return self.marks[0].lower() if self.marks else "benchmark"
+
+    @property
+    def train_rows(self) -> int | None:
+        """Rows that trained; None where the record does not say."""
+        return self.record["data"]["splits"].get("train", {}).get("rows")
+
+    @property
+    def hardware(self) -> str:
+        """`2 cores of Intel(R) Xeon(R) Processor, no GPU`; empty where the record does not say."""
+        found = (self.record.get("environment") or {}).get("hardware")
+        if not found:
+            return ""
+        gpus = [f"{count} × {gpu}" for gpu, count in Counter(found["gpus"]).items()]
+        return f"{found['cores']} core{'s' * (found['cores'] != 1)} of {found['cpu']}, {', '.join(gpus) or 'no GPU'}"
+
+    @property
+    def machine(self) -> str:
+        """Hardware and the threads on it: seconds compare where these are the same; empty where nothing is known."""
+        threads = (self.record.get("environment") or {}).get("threads")
+        told = "" if threads is None else f"{threads} thread{'s' * (threads != 1)}"
+        return ", ".join(filter(None, (self.hardware, told)))
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -127,6 +157,22 @@ class Run:
             return None
         found = self.record["metrics"].get(split or self.record["selection"]["split"], {})
         return found.get(name)
+
+
+def marks_of(data_kind: str, weights: str) -> tuple[str, ...]:
+    """`SAMPLE data`, `RANDOM weights`: what makes a score no benchmark's; none where both are the real ones.
+
+    Args:
+        data_kind: the record's.
+        weights: their source.
+    """
+    data = () if data_kind == "benchmark" else (f"{data_kind.upper()} data",)
+    return (*data, "RANDOM weights") if weights == "random" else data
+
+
+def latest(runs: Iterable[Run], key: Callable[[Run], T]) -> dict[T, Run]:
+    """One run for each key: a completed one before others, and of several the last to end."""
+    return {key(run): run for run in sorted(runs, key=lambda run: (run.completed, run.record.get("ended") or ""))}
 
 
 @dataclass(frozen=True)
@@ -161,12 +207,10 @@ def find(places: Iterable[Path]) -> Found:
             if (manifest := _mapping(file)) is not None:
                 sweeps.append({**manifest, "experiment": file.parent.parent.name})
             continue
-        record = read_record(file)
-        reason = "not a JSON record" if record is None else _lacks(record)
-        if reason:
+        record, reason = _record(file)
+        if record is None or reason:
             unreadable.append((file, reason))
         else:
-            assert record is not None
             runs.append(Run(file, record))
     if not runs:
         told = f" ({len(unreadable)} files there are not records)" if unreadable else ""
@@ -186,32 +230,21 @@ def _files(root: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
 
 
-_NEEDED = (
-    "run_id", "task", "method", "seed", "parameters", "timing", "config.experiment_name", "config.task",
-    "config.method",
-    "model.name", "model.source", "data.kind", "data.protocol", "data.splits",
-)  # fmt: skip
-_OF_A_RESULT = ("metrics", "selection.split", "selection.metric", "selection.rule")
-
-
-def _lacks(record: Mapping[str, Any]) -> str | None:
-    needed = (*_NEEDED, *(_OF_A_RESULT if record["status"] == "completed" else ()))
-    missing = [key for key in needed if not _has(record, key)]
-    return f"no {', '.join(missing)} in it" if missing else None
-
-
-def _has(record: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(record, Mapping) or part not in record:
-            return False
-        record = record[part]
-    return True
+def _record(file: Path) -> tuple[Mapping[str, Any] | None, str]:
+    """What a file holds, and why it is no record; empty: it is one."""
+    try:
+        record = readable(read_record(file))
+    except RecursionError:
+        return None, "nested too deeply"
+    if record is None:
+        return None, "not a JSON record"
+    return record, wrong_in(record) or ""
 
 
 def _mapping(file: Path) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = readable(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, Mapping) else None
 

@@ -44,7 +44,7 @@ def _rows(run: Run, label: str, budgets: Budgets) -> Iterator[dict[str, Any]]:
 
 def _told(run: Run) -> dict[str, Any]:
     record, environment = run.record, run.record.get("environment") or {}
-    git, hardware, memory = environment.get("git") or {}, environment.get("hardware") or {}, record.get("memory") or {}
+    git, memory = environment.get("git") or {}, record.get("memory") or {}
     ranks = record.get("ranks") or {"initial": None, "final": None}
     return {
         "run_id": run.run_id,
@@ -67,7 +67,7 @@ def _told(run: Run) -> dict[str, Any]:
         "peak_cuda_mb": memory.get("peak_cuda_mb"),
         "commit": git.get("commit"),
         "dirty": git.get("dirty"),
-        "hardware": f"{hardware.get('cores')} x {hardware.get('cpu')}",
+        "hardware": run.hardware or None,
         "started": record.get("started"),
         "record": str(run.file),
     }

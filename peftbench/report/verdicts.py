@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from peftbench.report.cells import Cell, Grid, Line, kind_of
+from peftbench.report.cells import Cell, Grid, Line
 from peftbench.report.layouts import Column, Row
 from peftbench.report.published import Published, find_published
 from peftbench.report.records import Run
@@ -97,7 +97,7 @@ def _differing(
     """Why no verdict can be had of these runs, in words; empty: one can."""
     runs = list(runs)
     layout = grid.layout
-    kinds = sorted({kind_of(run) for run in runs} - {"benchmark"})
+    kinds = sorted({run.kind for run in runs} - {"benchmark"})
     if kinds:
         return f"{' and '.join(kinds)}: no verdict"
     model = line.row.model or layout.model

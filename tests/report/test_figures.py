@@ -125,7 +125,7 @@ def test_knee_by_hand():
 def test_stage_summary(write_run, runs):
     for seed in (0, 1):
         write_staged(write_run, seed=seed)
-    generalization, memorization = stages.stage_summary(runs())
+    generalization, memorization = stages.summarise(stages.prepare(runs()))
     assert generalization["quantity"] == "generalization"
     assert (generalization["effective_at_99"], memorization["effective_at_99"]) == (20, 100)
     assert (generalization["knee_effective"], memorization["knee_effective"]) == (20, 60)
@@ -293,7 +293,7 @@ LABELS = {
     "stages": ["memorization", "generalization", "knee", "fewest keeping 99 %", "zero ranks: 88 / 38 / 0 %"],
     "ranks": ["SoRA: 14 of 24 ranks left", "query", "layer"],
     "curves": ["training loss", "accuracy × 100", "zero ranks", "optimizer step"],
-    "epoch_time": ["seconds per epoch", "11.0 s (reference)", "AdaLoRA", "2 cores, 2 threads"],
+    "epoch_time": ["seconds per epoch", "11.0 s (reference)", "AdaLoRA", "2 cores of Intel"],
     "bitfit_changes": ["FFN layer norm", "change × 10²"],
     "prompt_length": ["length (virtual tokens)", "Prompt tuning init=random, minilm", "100"],
     "prompt_initialisation": ["initialisation", "labels", "random"],

@@ -175,7 +175,7 @@ def test_numbers_that_json_has_not_got_are_missing(record, page):
 
 def test_parts_of_another_shape_are_left_out(record, page):
     changed = record() | {
-        "flags": "none", "stages": 3, "timing": [], "memory": None, "ranks": [8], "environment": "here", "started": 5,
+        "flags": "none", "stages": 3, "timing": [], "memory": None, "ranks": [8], "environment": None, "started": 5,
     }  # fmt: skip
     (row,) = written([changed], page).data()["rows"]
     assert (row["flags"], row["stages"], row["epoch_s"], row["after"]) == ([], [], None, None)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import re
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.report.records import Run
+from peftbench.report.labels import natural
+from peftbench.report.records import Run, latest
+from peftbench.report.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -100,27 +100,19 @@ def by_setting(runs: Iterable[Run], labels: Mapping[str, str]) -> list[list[Run]
     """
 
     def order(run: Run):
-        return run.model, run.task, _natural(labels[run.setting_id]), run.setting_id, run.seed
+        return run.model, run.task, natural(labels[run.setting_id]), run.setting_id, run.seed
 
-    one: dict[Any, Run] = {}
-    for run in sorted(runs, key=lambda run: (run.completed, run.record.get("ended") or "")):
-        one[*origin(run).values(), run.setting_id, run.seed] = run
+    one = latest(runs, lambda run: (*origin(run).values(), run.setting_id, run.seed))
     groups: dict[Any, list[Run]] = {}
     for run in sorted(one.values(), key=order):
         groups.setdefault((*origin(run).values(), run.setting_id), []).append(run)
     return list(groups.values())
 
 
-def _natural(label: str) -> list[str | float]:
-    """Sorts `r=8` before `r=16`."""
-    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
-    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
-
-
-def spread(values: Sequence[float], name: str) -> Row:
+def mean_and_std(values: Sequence[float], name: str) -> Row:
     """`<name>_mean` and `<name>_std` (n−1; empty for a single value)."""
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {f"{name}_mean": statistics.fmean(values), f"{name}_std": std}
+    summary = Summary(tuple(values))
+    return {f"{name}_mean": summary.mean, f"{name}_std": summary.std}
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:

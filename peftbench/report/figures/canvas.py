@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.report.figures.base import Row, grouped
 from peftbench.report.figures.style import COLUMN, GREY, PAGE, WARNING
 from peftbench.report.labels import task_name
+from peftbench.report.records import marks_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -24,12 +25,6 @@ _UNDATED: dict[str, dict[str, Any]] = {
     "png": {},
 }
 """The same data give the same bytes."""
-
-_DATA_WORDS = {
-    "sample": "SAMPLE data, not the benchmark",
-    "partial": "PARTIAL data, not the benchmark",
-    "unchecked": "UNCHECKED data: no official count of its rows is known",
-}
 
 
 def panels(
@@ -119,10 +114,8 @@ def entitle(ax: Axes, row: Row, rows: Sequence[Row], *more: str) -> None:
 
 def data_mark(row: Row) -> str:
     """In words, that a row's data or weights are not the real ones; empty where they are."""
-    words = [_DATA_WORDS[row["data"]]] if row["data"] in _DATA_WORDS else []
-    if row["weights"] == "random":
-        words.append("RANDOM weights")
-    return "; ".join(words)
+    marks = marks_of(row["data"], row["weights"])
+    return f"{' and '.join(marks)}, not the benchmark" if marks else ""
 
 
 def seeds_note(rows: Sequence[Row], shown: str) -> str:

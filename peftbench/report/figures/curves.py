@@ -8,7 +8,17 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
-from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, completed, grouped, origin, selecting, spread
+from peftbench.report.figures.base import (
+    ORIGIN,
+    Kind,
+    Row,
+    by_setting,
+    completed,
+    grouped,
+    mean_and_std,
+    origin,
+    selecting,
+)
 from peftbench.report.figures.files import history
 from peftbench.report.figures.style import metric_axis, series
 from peftbench.report.labels import label_settings
@@ -36,7 +46,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
         for (quantity, step), found in sorted(values.items()):
             if len(found) == len(setting):
                 rows.append(
-                    {**common, "quantity": quantity, "step": step, "seeds": len(found), **spread(found, "value")}
+                    {**common, "quantity": quantity, "step": step, "seeds": len(found), **mean_and_std(found, "value")}
                 )
     return rows
 
@@ -44,7 +54,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
 def _points(run: Run) -> Iterator[tuple[tuple[str, int], float]]:
     """((quantity, step), value) in the order of training; steps count on from stage to stage."""
     metric = run.record["selection"]["metric"]
-    before = [0, *accumulate(stage["steps"] for stage in run.record["stages"])]
+    before = [0, *accumulate(stage["steps"] for stage in run.record.get("stages") or ())]
     for line in history(run):
         step = before[line["stage"]] + line["step"]
         if "loss" in line:

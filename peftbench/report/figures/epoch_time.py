@@ -26,10 +26,10 @@ PANEL = ("task", "model", "data", "weights", "train_rows", "machine")
 def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting and machine: seconds of all whole epochs of its seeds, and their ratio to the reference's."""
     labels = label_settings(runs)
-    places: dict[tuple[str, int], list[Run]] = {}
+    places: dict[tuple[str, int | None], list[Run]] = {}
     for run in completed(runs):
-        if run.record["timing"]["epoch_s"]:
-            places.setdefault((machine(run), _train_rows(run)), []).append(run)
+        if run.record["timing"].get("epoch_s"):
+            places.setdefault((run.machine, run.train_rows), []).append(run)
     rows = []
     for (name, train_rows), there in places.items():
         for setting in by_setting(there, labels):
@@ -58,22 +58,6 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
                 "ratio": row["median_s"] / reference["median_s"],
             }
     return rows
-
-
-def machine(run: Run) -> str:
-    """Processor or GPUs, cores and threads."""
-    environment = run.record["environment"]
-    hardware = environment["hardware"]
-    cores = f"{hardware['cpu']}, {_counted(hardware['cores'], 'core')}, {_counted(environment['threads'], 'thread')}"
-    return f"{' + '.join(hardware['gpus'])}; {cores}" if hardware["gpus"] else cores
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _train_rows(run: Run) -> int:
-    return run.record["data"]["splits"]["train"]["rows"]
 
 
 def _reference(panel: Sequence[Row]) -> Row:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
-from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, completed, grouped, origin, spread
+from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, completed, grouped, mean_and_std, origin
 from peftbench.report.figures.files import analysis
 from peftbench.report.figures.sites import parse, role_order
 from peftbench.report.figures.style import PAGE
@@ -93,20 +93,21 @@ def _rows(runs: Sequence[Run], cells: Callable[[Run], Cells], name: str) -> list
                     "kind": kind,
                     "layer": layer,
                     "seeds": len(numbers),
-                    **spread(numbers, name),
+                    **mean_and_std(numbers, name),
                 }
             )
     return rows
 
 
 def _ranks(run: Run, when: str) -> dict[tuple[str, int], float]:
-    ranks = (run.record["ranks"] or {}).get(when) or {}
-    initial = (run.record["ranks"] or {}).get("initial") or ranks
+    found = run.record.get("ranks") or {}
+    ranks = found.get(when) or {}
+    initial = found.get("initial") or ranks
     return {(site.role, site.layer): ranks.get(site.path, 0) for site in parse(initial)}
 
 
 def _ranks_changed(run: Run) -> bool:
-    ranks = run.record["ranks"]
+    ranks = run.record.get("ranks")
     return bool(ranks) and ranks["final"] != ranks["initial"]
 
 

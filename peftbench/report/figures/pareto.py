@@ -14,10 +14,10 @@ from peftbench.report.figures.base import (
     by_setting,
     completed,
     grouped,
+    mean_and_std,
     origin,
     score,
     selecting,
-    spread,
 )
 from peftbench.report.figures.style import GREY, method_marks, metric_axis
 from peftbench.report.labels import label_settings, method_name
@@ -50,8 +50,8 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
                     "setting_id": group[0].setting_id,
                     "seeds": len(group),
                     "without_result": len(setting) - len(completed(setting)),
-                    **spread([score(run) for run in group], "score"),
-                    **spread([run.record["parameters"]["effective"] for run in group], "effective"),
+                    **mean_and_std([score(run) for run in group], "score"),
+                    **mean_and_std([run.record["parameters"]["effective"] for run in group], "effective"),
                 }
             )
     for panel in grouped(rows, PANEL).values():

@@ -8,7 +8,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
-from peftbench.report.figures.base import Kind, Row, by_setting, completed, grouped, origin, score, selecting, spread
+from peftbench.report.figures.base import (
+    Kind,
+    Row,
+    by_setting,
+    completed,
+    grouped,
+    mean_and_std,
+    origin,
+    score,
+    selecting,
+)
 from peftbench.report.figures.style import Marks, metric_axis, series
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
@@ -39,7 +49,7 @@ def prepare(runs: Sequence[Run], key: str) -> list[Row]:
                 "setting_id": first.setting_id,
                 "value": first.settings[key],
                 "seeds": len(setting),
-                **spread([score(run) for run in setting], "score"),
+                **mean_and_std([score(run) for run in setting], "score"),
             }
         )
     lines = grouped(rows, (*PANEL, "line")).values()

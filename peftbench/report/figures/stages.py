@@ -6,7 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.figures import canvas
-from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, completed, grouped, origin, selecting, spread
+from peftbench.report.figures.base import (
+    ORIGIN,
+    Kind,
+    Row,
+    by_setting,
+    completed,
+    grouped,
+    mean_and_std,
+    origin,
+    selecting,
+)
 from peftbench.report.figures.sites import parse, thirds
 from peftbench.report.figures.style import GREY, series
 from peftbench.report.labels import label_settings
@@ -33,7 +43,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting and stage, means over seeds; percent of the dense stage's score."""
     labels = label_settings(runs)
     rows = []
-    for setting in by_setting((run for run in completed(runs) if run.record["stages"]), labels):
+    for setting in by_setting((run for run in completed(runs) if run.record.get("stages")), labels):
         common = {**origin(setting[0]), **selecting(setting[0]), "method": setting[0].method}
         common |= {"setting": labels[setting[0].setting_id], "setting_id": setting[0].setting_id}
         for index in range(min(len(run.record["stages"]) for run in setting)):
@@ -44,10 +54,11 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
 
 
 def _stage(stages: Sequence[Mapping[str, Any]], setting: Sequence[Run]) -> Row | None:
-    """None where a dense stage scored 0 or less, of which nothing is a share."""
-    if any(stage[quantity] is None for stage in stages for quantity in QUANTITIES):
-        return None
+    """None where there is no score, or a dense stage scored 0 or less, of which nothing is a share."""
     metric, split = selecting(setting[0]).values()
+    scores = [stage["metrics"].get(split, {}).get(metric) for stage in stages]
+    if None in scores or any(stage[quantity] is None for stage in stages for quantity in QUANTITIES):
+        return None
     zero = [
         zero_shares(run.record["stages"][0]["ranks"], stage["ranks"])
         for run, stage in zip(setting, stages, strict=True)
@@ -55,11 +66,11 @@ def _stage(stages: Sequence[Mapping[str, Any]], setting: Sequence[Run]) -> Row |
     row = {
         "name": stages[0]["name"],
         "seeds": len(stages),
-        **spread([stage["parameters"]["effective"] for stage in stages], "effective"),
-        **spread([stage["metrics"][split][metric] for stage in stages], "score"),
+        **mean_and_std([stage["parameters"]["effective"] for stage in stages], "effective"),
+        **mean_and_std(scores, "score"),
     }
     for quantity in QUANTITIES:
-        row |= spread([stage[quantity] for stage in stages], quantity)
+        row |= mean_and_std([stage[quantity] for stage in stages], quantity)
     for third in THIRDS:
         shares = [share[third] for share in zero if third in share]
         row[f"zero_{third}"] = sum(shares) / len(shares) if shares else None
@@ -109,11 +120,6 @@ def knee(counts: Sequence[float], percents: Sequence[float]) -> int | None:
 def _scaled(values: Sequence[float]) -> list[float]:
     low, high = min(values), max(values)
     return [(value - low) / (high - low) for value in values]
-
-
-def stage_summary(runs: Sequence[Run]) -> list[Row]:
-    """What the figure is read for, a row per curve; see `summarise`."""
-    return summarise(prepare(runs))
 
 
 def summarise(rows: Iterable[Row]) -> list[Row]:
@@ -195,16 +201,7 @@ def _curve(ax: Axes, curve: list[Row], quantity: str, colour: str) -> None:
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
     bend = knee(x, y)
     if bend is not None:
-        ax.plot(
-            x[bend],
-            y[bend],
-            marker="o",
-            markersize=9,
-            markerfacecolor="none",
-            color="black",
-            markeredgewidth=0.8,
-            clip_on=False,
-        )
+        ax.plot(x[bend], y[bend], clip_on=False, **_KNEE)
     least = smallest_keeping(x, y)
     if least is not None:
         at_axis = ax.get_xaxis_transform()
@@ -228,7 +225,6 @@ def _zero_words(panel: list[Row]) -> list[str]:
 
 
 def _handles(settings: list[str], curves: list[Row]) -> list[Artist]:
-
     several = len(settings) > 1
     handles = []
     for index, (quantity, (marker, line, _)) in enumerate(_LOOKS.items()):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from peftbench.report.page.rows import at, listed, mark, text
+from peftbench.report.page.rows import at, text
 from peftbench.report.records import Found, Run
 
 _WARNINGS = {
@@ -22,7 +22,7 @@ _WARNINGS = {
 
 def banner(runs: Sequence[Run]) -> str:
     """A warning for every kind of run whose score is no benchmark's; empty where there is none."""
-    marks = Counter(part for run in runs for part in mark(run).split(", ") if part)
+    marks = Counter(mark for run in runs for mark in run.marks)
     lines = []
     for name, count in marks.items():
         meaning = f": {_WARNINGS[name]}" if name in _WARNINGS else ": not the benchmark"
@@ -42,7 +42,7 @@ def facts(runs: Sequence[Run]) -> str:
         "Checkpoint": _named(_selection(run) for run in runs if run.completed),
         "Seeds": _named(run.seed for run in runs),
         "Dates": _dates(runs),
-        "Hardware": _named(_hardware(at(record, "environment", "hardware")) for record in records),
+        "Hardware": _named(run.hardware or None for run in runs),
         "Code": _named(_commit(at(record, "environment", "git")) for record in records),
     }
     return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in told.items() if v) + "</dl>"
@@ -87,14 +87,6 @@ def _dates(runs: Sequence[Run]) -> str:
     if not days:
         return ""
     return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-
-
-def _hardware(found: object) -> str | None:
-    if at(found, "cpu") is None:
-        return None
-    gpus = Counter(map(text, listed(at(found, "gpus"))))
-    told = ", ".join(f"{count} × {name}" for name, count in gpus.items())
-    return f"{text(at(found, 'cores'))} cores of {text(at(found, 'cpu'))}, {told or 'no GPU'}"
 
 
 def _commit(git: object) -> str | None:

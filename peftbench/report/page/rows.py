@@ -93,12 +93,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield f"{prefix}{key}", text(value)
 
 
-def mark(run: Run) -> str:
-    """`SAMPLE data`, `RANDOM weights`: what makes a run's score no benchmark's; empty where nothing does."""
-    told = [] if run.data_kind == "benchmark" else [f"{text(run.data_kind).upper()} data"]
-    return ", ".join([*told, *(["RANDOM weights"] if at(run.record, "model", "source") == "random" else [])])
-
-
 class _Numbered:
     """Values, each kept once."""
 
@@ -147,7 +141,7 @@ def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
         "flags": [text(flag) for flag in listed(record.get("flags"))],
         "error": _error(record.get("error")),
         "protocol": text(run.protocol),
-        "mark": mark(run),
+        "mark": ", ".join(run.marks),
         "run": text(run.run_id),
         "link": link(run.file, folder),
         "details": _details(record),

@@ -99,10 +99,4 @@ def _ratios(line: Line, reference: Line, tasks: Sequence[str]) -> Summary | None
 
 def _seconds(line: Line, task: str) -> dict[tuple[int, str], float]:
     runs = [run for run in line.runs if run.task == task]
-    return {(run.seed, _machine(run)): seconds for run in runs if (seconds := epoch_seconds(run))}
-
-
-def _machine(run: Run) -> str:
-    environment = run.record.get("environment", {})
-    hardware = environment.get("hardware", {})
-    return repr((hardware.get("cpu"), hardware.get("gpus"), environment.get("threads")))
+    return {(run.seed, run.machine): seconds for run in runs if (seconds := epoch_seconds(run))}
