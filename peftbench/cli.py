@@ -152,7 +152,7 @@ def _hydra(words: list[str]) -> int:
 
     with hydra_errors(), _sweeping(words) as job.jobs:
         hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(job)()
-    return job.jobs.status
+    return job.jobs.ledger.status
 
 
 def _comparable(words: list[str]) -> list[str]:
@@ -178,12 +178,12 @@ def _comparable(words: list[str]) -> list[str]:
 @contextlib.contextmanager
 def _sweeping(words: list[str]) -> Iterator[Any]:
     """What carries the jobs of a sweep out."""
-    from peftbench.sweep.jobs import Jobs
+    from peftbench.sweep.jobs import Jobs, Stopped
     from peftbench.sweep.ledger import Ledger
 
     _before_torch()
-
-    with Ledger(words) as ledger:
+    sweeper = "optuna" if "hydra/sweeper=optuna" in words else "grid"
+    with Ledger(words, sweeper) as ledger, contextlib.suppress(Stopped):
         yield Jobs(ledger)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from peftbench.record import WITHOUT_EFFECT
 from peftbench.sparsity import Sparsity
 from peftbench.strict import bounded
 from peftbench.task_config import TaskConfig
@@ -220,7 +221,7 @@ class RunConfig:
             found: what only loading can tell, e.g. the data source that `auto` became.
         """
         config = self.resolved()
-        for section, keys in _WITHOUT_EFFECT.items():
+        for section, keys in WITHOUT_EFFECT.items():
             config[section] = {k: v for k, v in config[section].items() if k not in keys}
         if config["method"].get("sites"):
             config["method"]["sites"] = sorted(config["method"]["sites"])
@@ -240,21 +241,6 @@ class RunConfig:
         for key in ("outputs", "experiment_name", "preset"):
             del config[key]
         return config | found
-
-
-_WITHOUT_EFFECT = {
-    "model": ("path", "wheel", "wheel_folder", "fetched"),
-    "data": ("root", "source"),
-    "task": ("form",),
-    "trainer": (
-        "device",
-        "threads",
-        "log_every",
-        "progress",
-        "checkpoint_every",
-        "gradient_checkpointing",
-    ),
-}
 
 
 def plain(section: Any) -> dict[str, Any]:

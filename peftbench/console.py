@@ -112,7 +112,7 @@ class RunReporter:
     def stage(self, plan: Plan, state: LoopState) -> None:
         """A stage begins, or goes on from a checkpoint."""
         self._plan = plan
-        self._tracking.stage()
+        self._tracking.stage(sum(before.total_steps for before in self._plans[: plan.index]))
         if state.step:
             self._console.print(f"resuming {plan.name} at step {state.step} of {plan.total_steps}")
         if self._bar:

@@ -28,3 +28,7 @@ class HubUnreachableError(ConfigurationError):
 
 class RunError(PeftbenchError):
     """A run that started correctly and failed. Exit status 1."""
+
+
+class BusyError(RunError):
+    """Another process is at this run."""

@@ -31,7 +31,7 @@ from peftbench.assembly import (
 from peftbench.backbones.anatomy import is_decoder
 from peftbench.backbones.loading import load_backbone, origin
 from peftbench.backbones.quantisation import backbone_megabytes
-from peftbench.config import RunConfig, run_id
+from peftbench.config import RunConfig
 from peftbench.console import RunReporter
 from peftbench.doors import Attachment, ParameterGroup
 from peftbench.environment import environment
@@ -39,12 +39,13 @@ from peftbench.errors import PeftbenchError, RunError
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
 from peftbench.kept import Kept
+from peftbench.placing import run_folder, selection
 from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
-from peftbench.scoring import NO_RANK, Scorer, largest_difference
+from peftbench.scoring import NO_RANK, Scorer, check_pruning
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
-from peftbench.tasks.registry import configured, task_spec
+from peftbench.tasks.registry import configured
 from peftbench.tracking import Tracking
 from peftbench.training.checkpoint import (
     delete_checkpoint,
@@ -53,7 +54,7 @@ from peftbench.training.checkpoint import (
     save_checkpoint,
     set_random_states,
 )
-from peftbench.training.guard import status_of
+from peftbench.training.guard import failure
 from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
 from peftbench.training.meter import Meter, peak_memory, reset_peak_memory
 from peftbench.training.optimizers import Optimizers
@@ -83,7 +84,7 @@ def run_experiment(
     wanted = (config.task, config.data, config.trainer.predictions)
     data = kept.get("data", repr(wanted), lambda: load_task(spec, *wanted))
     weights = kept.get("origin", repr(config.model), lambda: origin(config.model))
-    folder = _folder(config, data, weights, form)
+    folder = run_folder(config, data, weights, form)
     if (done := folder.finished() if again else folder.ended()) is not None:
         return done | {"reused": True}, folder.path
     run = _assemble(config, spec, form, data, folder, kept)
@@ -104,23 +105,6 @@ def run_experiment(
             raise told from error
 
 
-def _folder(config: RunConfig, data: TaskData, weights: dict[str, Any], form: type[Form]) -> RunFolder:
-    names = ("source", "repo", "folder", "described", "wheel")
-    weights = {k: v for k, v in weights.items() if k not in names} or weights
-    prints = {name: split["fingerprint"] for name, split in data.provenance["splits"].items()}
-    # Heads are what a task has unless it is text in, text out.
-    words = {} if form.head != "language" else {"form": form.name}
-    identity = config.identity(rows=prints, weights=weights, selection=selection(config, data), **words)
-    group = f"{config.task.name}-{config.method_name}-{config.model.name}"
-    return RunFolder(config.outputs / config.experiment_name / group / run_id(identity))
-
-
-def selection(config: RunConfig, data: TaskData) -> tuple[str, str]:
-    """The split and the metric that select a checkpoint."""
-    metric = config.task.selection_metric or task_spec(config.task.name).selection_metric(config.task.protocol)
-    return data.selection_split, metric
-
-
 def _assemble(
     config: RunConfig, spec: TaskSpec, form_class: type[Form], data: TaskData, folder: RunFolder, kept: Kept
 ) -> Run:
@@ -133,7 +117,7 @@ def _assemble(
     form.ready(accelerator, config.trainer.eval_batch_size, meter)
     tokenised = TokenisedSplits(data, form, repr(config.model), kept)
     plans = plan_stages(config, check_examples(len(tokenised["train"]), len(data.train), spec.name, form.name))
-    memory = backbone_megabytes(model)
+    memory = backbone_megabytes(model) | {"shared_weights_mb": backbone.shared_mb}
     length, steps = form.positions(config.task, is_decoder(model)), plans[0].total_steps
     attachment, groups = attach(config, model, backbone.identity, steps, length, backbone.tokenizer)
     loaded = (accelerator, model, memory, attachment, groups, tokenised, plans, meter)
@@ -184,7 +168,8 @@ class Run:
             self.record["status"] = "completed"
             delete_checkpoint(self.folder.checkpoint)
         except BaseException as error:
-            self._failed(error)
+            self.record |= failure(error)
+            log.error("%s", "".join(traceback.format_exception(error)))
             raise
         finally:
             self.record |= {"started": started, "ended": utc_now(), "memory": peak_memory() | self.memory}
@@ -212,15 +197,6 @@ class Run:
             "timing": {"setup_s": None},
             "error": None,
         }
-
-    def _failed(self, error: BaseException) -> None:
-        self.record["status"] = status_of(error)
-        self.record["error"] = {
-            "type": type(error).__name__,
-            "message": str(error) or type(error).__name__,
-            "step": getattr(error, "step", None),
-        }
-        log.error("%s", "".join(traceback.format_exception(error)))
 
     def _score_untrained(self) -> None:
         """The attached model before its first step, where that is asked for; known from the first start afterwards."""
@@ -316,11 +292,8 @@ class Run:
         final_ranks = self.attachment.ranks()
         self.attachment.finalize()
         numbers = self.scorer.numbers(split)
-        difference = largest_difference(before, numbers)
         halved = self.config.trainer.precision == "bf16" or self.config.model.quantization is not None
-        limit = 0.1 if halved else 1e-3
-        if not difference <= limit:
-            raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
+        difference = check_pruning(before, numbers, halved)
         submission = self.config.trainer.predictions
         found, predictions = self.scorer.results(self.spec, self.data, {split: numbers}, submission)
         if final_ranks is not None and not any(final_ranks.values()):

@@ -12,9 +12,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.errors import ConfigurationError, RunError
+from peftbench.errors import BusyError, ConfigurationError
 
 SCHEMA = 1
+WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
+    "model": frozenset({"path", "wheel", "wheel_folder", "fetched"}),
+    "data": frozenset({"root", "source"}),
+    "task": frozenset({"form"}),
+    "trainer": frozenset({"device", "threads", "log_every", "progress", "checkpoint_every", "gradient_checkpointing"}),
+}
+"""Keys of a configuration, by section, that change no result. Rows, weights and the form are known by what they are."""
+
 Status = Literal["completed", "failed", "diverged", "out_of_memory", "interrupted"]
 
 
@@ -36,7 +44,7 @@ class RunFolder:
         """Hold the folder for this process; the claim ends with the process, however that ends.
 
         Raises:
-            ConfigurationError: the folder cannot be written. RunError: another process is at this run.
+            ConfigurationError: the folder cannot be written. BusyError: another process is at this run.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -47,7 +55,7 @@ class RunFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise RunError(f"another process is running {self.path}; wait for it or stop it") from error
+                raise BusyError(f"another process is running {self.path}; wait for it or stop it") from error
             yield
 
     @contextlib.contextmanager
@@ -109,7 +117,7 @@ def _moment(line: str) -> tuple[int, int] | None:
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, and the new one survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.assembly import TokenisedSplits
+from peftbench.errors import RunError
 from peftbench.tasks.base import Predictions, TaskData, TaskSpec
 from peftbench.tasks.baselines import all_baselines
 from peftbench.tasks.mixture import parts
@@ -82,6 +83,23 @@ class Scorer:
 
 
 NO_RANK = "no rank left: the threshold removed the whole adapter; lower sparsity.lambda or sparsity.xi"
+
+
+def check_pruning(before: np.ndarray, after: np.ndarray, halved: bool) -> float:
+    """The largest difference that pruning made to a number.
+
+    Args:
+        before: numbers of the model as it was trained.
+        after: the same, without what is dead.
+        halved: whether it computes with fewer bits than float32.
+
+    Raises:
+        RunError: it is more than rounding.
+    """
+    difference, limit = largest_difference(before, after), 0.1 if halved else 1e-3
+    if not difference <= limit:
+        raise RunError(f"pruning changed a logit by {difference:.3g}, more than {limit:g}")
+    return difference
 
 
 def largest_difference(before: np.ndarray, after: np.ndarray) -> float:

@@ -38,14 +38,14 @@ class Tracking:
     def __init__(self, accelerator: Accelerator, config: RunConfig, folder: RunFolder):
         self._accelerator, self._tracker, self._folder = accelerator, config.tracker, folder
         self._values = dict(_flat(config.resolved()))
-        self._offset = self._last = 0
+        self._offset = 0
 
     def __enter__(self) -> Tracking:
         tracker = self._tracker
         if tracker.name != "none":
             place = self._folder.path / "tracker"
             place.mkdir(exist_ok=True)
-            self._accelerator.log_with = filter_trackers(tracker.name, str(place))
+            self._accelerator.log_with = filter_trackers([tracker.name], str(place))
             self._accelerator.project_configuration.set_directories(str(place))
             own = {"wandb": {"name": self._folder.path.name, "mode": tracker.mode, "dir": str(place)}}
             self._accelerator.init_trackers(tracker.project, self._values, own)
@@ -55,16 +55,15 @@ class Tracking:
         if self._tracker.name != "none":
             self._accelerator.end_training()
 
-    def stage(self) -> None:
+    def stage(self, steps_before: int) -> None:
         """A stage begins: its steps come after those of the stages before."""
-        self._offset = self._last
+        self._offset = steps_before
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Numbers of a step, an evaluation or an epoch, at a step of the stage."""
-        self._last = self._offset + step
         if self._tracker.name != "none":
             numbers = {f"{kind}/{key}": float(v) for key, v in values.items() if isinstance(v, int | float)}
-            self._accelerator.log(numbers, step=self._last)
+            self._accelerator.log(numbers, step=self._offset + step)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str | int | float | bool]]:

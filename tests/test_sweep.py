@@ -108,6 +108,22 @@ def test_weights_are_read_once_and_every_model_has_its_own(tiny_folder, monkeypa
     assert all(torch.equal(second[name], fresh[name]) for name in fresh)
 
 
+def test_a_second_model_writes_by_the_same_settings(tiny_folder_of):
+    """They come from a file of their own, which weights that are held do not bring."""
+    from peftbench.backbones.loading import load_backbone
+    from peftbench.compose import compose_run
+
+    folder = tiny_folder_of("bart")
+    own = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(own | {"forced_bos_token_id": 0, "eos_token_id": [2, 5]}))
+    config = compose_run([f"model.path={folder}", "task=e2e"]).model
+    kept = Kept(SWEEP)
+    first, second = (load_backbone(config, 1, 0, "language", kept).model.generation_config for _ in range(2))
+    assert (first.forced_bos_token_id, first.eos_token_id) == (0, [2, 5])
+    assert second.to_dict() == first.to_dict()
+    assert second is not first
+
+
 def test_rows_are_tokenised_once(sweep, monkeypatch):
     from peftbench.forms.classification import Classification
 
@@ -152,7 +168,7 @@ def test_a_sweep_stops_at_the_first_failure_where_that_is_asked_for(sweep, tmp_p
     assert status == 1
     assert len(records(tmp_path)) == 1
     assert out[-1] == "0 of 3 done, 1 failed, 2 left"
-    assert [run["status"] for run in manifest(tmp_path)["runs"]] == ["failed", "left", "left"]
+    assert [run["status"] for run in manifest(tmp_path)["runs"]] == ["failed"]
 
 
 def test_every_run_is_checked_before_the_first_one_starts(sweep, tmp_path):
@@ -241,6 +257,13 @@ def test_tpe_is_optunas(monkeypatch):
         (["hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(0,1))"], "is not a range above 0"),
         (["method=lora", "optimizer.lr=interval(0,1)"], "a grid needs values, not a range"),
         (["hydra/sweeper=optuna", "method=lora,sora", "optimizer.lr=interval(0,1)"], "unequal trials"),
+        (["hydra/sweeper=random", "hydra.sweeper.trials=0", "optimizer.lr=interval(0.1,1)"], "hydra.sweeper.trials: 0"),
+        (
+            ["hydra/sweeper=random", "hydra.sweeper.trials=x", "optimizer.lr=interval(0.1,1)"],
+            "hydra.sweeper.trials: 'x'",
+        ),
+        (["hydra.sweeper.max_batch_size=0", "seed=0,1"], "hydra.sweeper.max_batch_size: 0"),
+        (["hydra/sweeper=random", "optimizer.lr=interval(0.1,1)", "seed=interval(0,3)"], "seed: tuning takes seeds"),
         (["sweep.on_error=panic", "seed=0,1"], "sweep.on_error"),
     ],
 )
@@ -260,7 +283,12 @@ def test_hydras_optuna_sweeper_maximises_the_objective(sweep, tmp_path):
         "hydra.sweeper.direction=maximize", "method=lora", "optimizer.lr=interval(1e-4,1e-2)",
     )  # fmt: skip
     assert status == 0, out
-    assert len(records(tmp_path)) == 1 or len(list(tmp_path.rglob("record.json"))) == 2
+    assert len(list(tmp_path.rglob("record.json"))) == 2
+    found = manifest(tmp_path)
+    assert (found["sweeper"], found["trials"]) == ("optuna", 2)
+    (cell,) = found["cells"]
+    assert (cell["method"], len(cell["trials"])) == ("lora", 2)
+    assert cell["runs"] == [max(cell["trials"], key=lambda trial: trial["objective"])]
 
 
 def test_kept_things_are_made_once_and_the_oldest_goes_first():
@@ -296,3 +324,28 @@ def test_an_experiment_is_the_sweep_that_it_says_with_or_without_m(tiny_run, cap
     assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 done"
     assert cli.exit_status(["-m", *words]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "2 of 2 done (2 before)"
+
+
+def test_a_drawn_point_that_is_no_configuration_is_a_failed_trial(sweep, tmp_path):
+    status, _, err = sweep("hydra/sweeper=random", "hydra.sweeper.trials=6", "method=lora", "seed=0,1",
+                           "trainer.micro_batch_size=choice(16,64)")  # fmt: skip
+    assert status == 1
+    assert any("micro_batch_size 64 exceeds batch_size 16" in line for line in err)
+    (cell,) = manifest(tmp_path)["cells"]
+    assert {trial["status"] for trial in cell["trials"]} == {"completed", "refused"}
+    assert len(cell["trials"]) == 6
+    assert cell["chosen"]["overrides"] == ["trainer.micro_batch_size=16"]
+    assert [run["seed"] for run in cell["runs"]] == [0, 1]
+
+
+def test_a_run_that_another_process_has_is_left_to_it(sweep, tmp_path, monkeypatch):
+    from peftbench.record import RunFolder
+
+    sweep("method=lora", "seed=0")
+    (file,) = tmp_path.rglob("record.json")
+    file.unlink()
+    with RunFolder(file.parent).claimed():
+        status, out, _ = sweep("method=lora", "seed=0,1")
+    assert status == 1
+    assert out[-1] == "1 of 2 done, 1 elsewhere"
+    assert sweep("method=lora", "seed=0,1")[1][-1] == "2 of 2 done (1 before)"

@@ -39,6 +39,31 @@ def test_tensorboard_shows_the_history(tiny_run):
     assert record["status"] == "completed"
 
 
+def test_a_resumed_stage_counts_from_the_stages_before(tiny_run, monkeypatch):
+    from peftbench.tracking import Tracking
+    from peftbench.training.loop import Loop
+
+    told, whole = [], Tracking.stage
+    monkeypatch.setattr(Tracking, "stage", lambda self, before: told.append(before) or whole(self, before))
+    words = [*tiny_run, "method=sora", "sparsity=algorithm1", "sparsity.lambda=2", "sparsity.count=3",
+             "sparsity.stage_epochs=1", "trainer.checkpoint_every=1"]  # fmt: skip
+    step = Loop._step
+
+    def break_off(self, plan, batch, lengths):
+        if plan.index == 2 and self.state.step == 2:
+            raise KeyboardInterrupt
+        return step(self, plan, batch, lengths)
+
+    monkeypatch.setattr(Loop, "_step", break_off)
+    config = compose_run(words)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(config)
+    monkeypatch.setattr(Loop, "_step", step)
+    assert told == [0, 4, 8]
+    run_experiment(config)
+    assert told == [0, 4, 8, 8]
+
+
 def test_wandb_offline_writes_into_the_runs_folder(tiny_run, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")

@@ -16,11 +16,13 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from peftbench.compose import from_hydra
+from peftbench.config import RunConfig
+from peftbench.console import screen
 from peftbench.errors import ConfigurationError
 from peftbench.sweep.search import Space, sampler_of
 
-_ENTERED = ("task", "method", "model", "seed", "run_id", "status", "objective")
-"""Of a run's outcome, what the manifest says of a trial."""
+_MANY = 20
+"""Runs whose composition takes long enough to say so."""
 
 
 class Sweep(BasicSweeper):
@@ -49,6 +51,9 @@ class Sweep(BasicSweeper):
         sampler_seed: int,
     ):
         super().__init__(max_batch_size, dict(params or {}))  # type: ignore[arg-type]
+        for key, number in (("trials", trials), ("max_batch_size", max_batch_size)):
+            if number is not None and (type(number) is not int or number < 1):
+                raise ConfigurationError(f"hydra.sweeper.{key}: {number!r} is not a whole number, at least 1")
         self._points = list(points)
         self._trials, self._sampler, self._sampler_seed = trials, sampler, sampler_seed
 
@@ -98,14 +103,19 @@ class Sweep(BasicSweeper):
         Raises:
             ConfigurationError: it is; nothing of the batch has run.
         """
-        assert self.hydra_context is not None
+        if len(batch) > _MANY:
+            screen().print(f"checking the configurations of {len(batch)} runs")
         for words in batch:
-            node = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))  # type: ignore[arg-type]
-            own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
             try:
-                from_hydra(own, node.hydra)
+                self._composed(words)
             except ConfigurationError as error:
                 raise ConfigurationError(f"{error} (in the run {' '.join(words)}; nothing was run)") from error
+
+    def _composed(self, words: Sequence[str]) -> RunConfig:
+        assert self.hydra_context is not None
+        node = self.hydra_context.config_loader.load_sweep_config(self.config, list(words))  # type: ignore[arg-type]
+        own = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+        return from_hydra(own, node.hydra)
 
     def _parsed(self, words: Sequence[str]) -> list[Override]:
         assert self.hydra_context is not None
@@ -117,37 +127,43 @@ class Sweep(BasicSweeper):
         ledger = self._jobs.ledger
         ledger.sweeper, ledger.trials = str(self._sampler), self._trials
         ledger.total = len(space.cells) * (self._trials + len(space.seeds) - 1)
-        for cell in space.cells:
-            self.validate_batch_is_legal([[*cell, *space.corner(), space.seeds[0]]])
-        return [self._tune_cell(space, cell) for cell in space.cells]
+        corners = [[*cell, *space.corner(), space.seeds[0]] for cell in space.cells]
+        self.validate_batch_is_legal(corners)
+        configs = [self._composed(corner) for corner in corners]
+        return [self._tune_cell(space, cell, config) for cell, config in zip(space.cells, configs, strict=True)]
 
-    def _tune_cell(self, space: Space, cell: list[str]) -> float:
+    def _tune_cell(self, space: Space, cell: list[str], config: RunConfig) -> float:
         """The objective of the best point, run with every seed."""
         sampler = sampler_of(str(self._sampler), space, self._sampler_seed)
-        entry: dict[str, Any] = {"overrides": cell, "trials": [], "chosen": None, "runs": []}
+        of = {"task": config.task.name, "method": config.method_name, "model": config.model.name}
+        entry: dict[str, Any] = {**of, "overrides": cell, "trials": [], "chosen": None, "runs": []}
         self._jobs.ledger.cells.append(entry)
         best: tuple[float, list[str], int] | None = None
         for number in range(self._trials or 0):
             point = sampler.ask()
-            value = self._launch([*cell, *point, space.seeds[0]], entry["trials"])
+            value = self._launch([*cell, *point, space.seeds[0]], of | {"seed": config.seed}, entry["trials"])
             sampler.tell(value)
             if value == value and (best is None or value > best[0]):
                 best = value, point, number
-        entry |= {key: entry["trials"][0][key] for key in ("task", "method", "model")}
         if best is None:
             return float("nan")
         entry["chosen"] = {"overrides": best[1], "objective": best[0]}
         entry["runs"].append(entry["trials"][best[2]])
         for seed in space.seeds[1:]:
-            self._launch([*cell, *best[1], seed], entry["runs"])
+            self._launch([*cell, *best[1], seed], of | {"seed": int(seed.partition("=")[2])}, entry["runs"])
         return best[0]
 
-    def _launch(self, words: list[str], entered: list[dict[str, Any]]) -> float:
-        """One run, entered among a cell's; a run that was there before is not counted again."""
+    def _launch(self, words: list[str], of: dict[str, Any], entered: list[dict[str, Any]]) -> float:
+        """One run, entered among a cell's; NaN where it failed or the configuration does not allow it."""
         assert self.launcher is not None
-        (job,) = self.launcher.launch([words], initial_job_idx=len(self._jobs.ledger.outcomes))
-        outcome = self._jobs.ledger.outcomes[-1]
-        entered.append({"overrides": words, **{key: getattr(outcome, key) for key in _ENTERED}})
+        ledger = self._jobs.ledger
+        try:
+            self._composed(words)
+        except ConfigurationError as error:
+            entered.append(ledger.entry(ledger.refuse(words, of, str(error))))
+            return float("nan")
+        (job,) = self.launcher.launch([words], initial_job_idx=len(ledger.outcomes))
+        entered.append(ledger.entry(ledger.outcomes[-1]))
         return float(job.return_value)
 
 

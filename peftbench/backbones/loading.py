@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class Backbone:
         model: with its task head, on the CPU, in float32 but for what is quantised.
         tokenizer: transformers' fast tokenizer.
         identity: what an export names as its base: the hub id, or the local folder where the weights are not the hub's.
+        shared_mb: of weights that this process holds besides, for other models.
         origin: what the record says of it: source, repo, revision, digest of the weights; no local path.
     """
 
@@ -36,6 +38,7 @@ class Backbone:
     tokenizer: Any
     identity: str
     origin: dict[str, Any]
+    shared_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ def load_backbone(
 
     quiet_transformers()
     kept = kept or Kept()
+    checkpoint: Checkpoint | None = None
     described = kept.get("origin", repr(config), lambda: origin(config))
     located = locate(config)
     where = str(located.folder) if located.folder else config.repo
@@ -167,7 +171,8 @@ def load_backbone(
             shape = AutoConfig.from_pretrained(
                 where, **({} if head == "language" else {"num_labels": num_outputs}), **hub
             )
-            model, missing = _pretrained(auto_class(head, shape), shape, where, hub, _checkpoint(kept, config, head))
+            checkpoint = _checkpoint(kept, config, head)
+            model, missing = _pretrained(auto_class(head, shape), shape, where, hub, checkpoint)
             _check_head(config, head, model, missing)
     except ConfigurationError:
         raise
@@ -178,28 +183,46 @@ def load_backbone(
     _agree_on_padding(config, tokenizer, model)
     if config.quantization is not None:
         quantise(model, config.double_quant)
-    return Backbone(model, tokenizer, where if located.source in ("folder", "fetched") else config.repo, described)
+    identity = where if located.source in ("folder", "fetched") else config.repo
+    return Backbone(model, tokenizer, identity, described, checkpoint.megabytes if checkpoint else 0.0)
 
 
-def _checkpoint(kept: Kept, config: ModelConfig, head: Head) -> dict[str, torch.Tensor] | None:
-    """The weights of the checkpoint: empty until a model was loaded; None where they are not held for the next."""
-    return kept.get("weights", (repr(config), head), dict) if kept.holds("weights") else None
+@dataclass
+class Checkpoint:
+    """What was read of one, for models to come: its weights, and how it says that texts are written."""
+
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    generation: Any = None
+
+    @property
+    def megabytes(self) -> float:
+        """Memory that it takes."""
+        return sum(weight.numel() * weight.element_size() for weight in self.weights.values()) / 1e6
+
+
+def _checkpoint(kept: Kept, config: ModelConfig, head: Head) -> Checkpoint | None:
+    """Empty until a model was loaded; None where nothing is held for the next."""
+    return kept.get("weights", (repr(config), head), Checkpoint) if kept.holds("weights") else None
 
 
 def _pretrained(
-    auto: Any, shape: Any, where: str, hub: dict[str, str], checkpoint: dict[str, torch.Tensor] | None
+    auto: Any, shape: Any, where: str, hub: dict[str, str], checkpoint: Checkpoint | None
 ) -> tuple[nn.Module, list[str]]:
     """The model, and the names of what the checkpoint lacked and the seed drew."""
     options = {"config": shape, "dtype": torch.float32, "output_loading_info": True}
-    if checkpoint:
+    if checkpoint and checkpoint.weights:
         model_class = auto._model_mapping[type(shape)] if hasattr(auto, "_model_mapping") else auto
-        copies = {name: weight.clone() for name, weight in checkpoint.items()}
+        copies = {name: weight.clone() for name, weight in checkpoint.weights.items()}
         model, info = model_class.from_pretrained(None, state_dict=copies, **options)
+        if checkpoint.generation is not None:
+            model.generation_config = copy.deepcopy(checkpoint.generation)
         return model, info["missing_keys"]
     model, info = auto.from_pretrained(where, **options, **hub)
     if checkpoint is not None:
         drawn = set(info["missing_keys"])
-        checkpoint |= {name: weight.clone() for name, weight in model.state_dict().items() if name not in drawn}
+        whole = model.state_dict()
+        checkpoint.weights = {name: weight.clone() for name, weight in whole.items() if name not in drawn}
+        checkpoint.generation = copy.deepcopy(getattr(model, "generation_config", None))
     return model, info["missing_keys"]
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 from peftbench.config import RunConfig
 from peftbench.console import complain
-from peftbench.errors import ConfigurationError, PeftbenchError
+from peftbench.errors import BusyError, ConfigurationError, PeftbenchError
 from peftbench.kept import SWEEP, Kept
 from peftbench.record import RunFolder, read_record
 from peftbench.sweep.ledger import Ledger, Outcome
+
+
+class Stopped(BaseException):
+    """A sweep ends before its end. No `Exception`, for Hydra takes those for a job's own and goes on."""
 
 
 class Jobs:
@@ -23,45 +27,42 @@ class Jobs:
 
     def __init__(self, ledger: Ledger):
         self.ledger = ledger
-        self.status = 0
         self._kept = Kept(SWEEP)
-        self._stopped = False
 
     def carry_out(self, config: RunConfig, overrides: list[str]) -> float:
-        """One run; its objective, or NaN where it has none. Failures are told at once and do not end the sweep."""
+        """One run; its objective, or NaN where it has none. Failures are told at once.
+
+        Raises:
+            Stopped: the run failed and the sweep is to end at that.
+        """
         outcome = self.ledger.begin(overrides, config)
-        if self._stopped:
-            outcome.status = "left"
-            return float("nan")
         from peftbench.experiment import run_experiment  # Torch comes with it: what Hydra refuses does not wait for it.
 
         began = time.monotonic()
         try:
             record, path = run_experiment(config, self._kept, again=config.sweep.retry, brief=True)
             _enter(outcome, record, str(RunFolder(path).record))
-        except PeftbenchError as error:
-            self._failed(outcome, error, error.exit_status)
+        except BusyError as error:
+            outcome.status, outcome.message = "elsewhere", str(error)
         except Exception as error:  # One broken job does not take the others with it.
-            self._failed(outcome, error, 1)
+            self._failed(outcome, error)
         except BaseException:
             outcome.status = "interrupted"
             raise
         finally:
             outcome.seconds = round(time.monotonic() - began, 1)
-        if outcome.status != "completed":
-            self.status = max(self.status, 1)
-            self._stopped = config.sweep.on_error == "stop"
         self.ledger.end(outcome)
+        if outcome.status not in ("completed", "elsewhere") and config.sweep.on_error == "stop":
+            raise Stopped
         return float("nan") if outcome.objective is None else outcome.objective
 
-    def _failed(self, outcome: Outcome, error: Exception, status: int) -> None:
+    def _failed(self, outcome: Outcome, error: Exception) -> None:
         outcome.status = "refused" if isinstance(error, ConfigurationError) else "failed"
         outcome.message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, PeftbenchError) and error.folder is not None:
             file = RunFolder(error.folder).record
             if (record := read_record(file)) is not None:
                 _enter(outcome, record, str(file))
-        self.status = max(self.status, status)
         complain(outcome.message)
 
 

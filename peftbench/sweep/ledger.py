@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from peftbench.config import RunConfig
 from peftbench.console import paper, screen
 from peftbench.record import write_text
 
+_ENTERED = ("overrides", "task", "method", "model", "seed", "run_id", "status", "objective")
 _NAMED = ("task", "method", "model", "seed")
 _SHOWN = 12
 """Rows of the table while the sweep goes on."""
@@ -31,7 +32,8 @@ class Outcome:
 
     Attributes:
         overrides: its words. task, method, model, seed: what it is a run of.
-        status: the record's; `refused` where there is none, `running` while it lasts, `left` once the sweep stopped.
+        status: the record's; `refused` where there is none, `running` while it lasts, `elsewhere` where another process
+            is at it.
         reused: whether it had come to its end before this sweep.
         message: what failed, one line.
         run_id, record: the record's. metric, objective: what selects, and its value. seconds: it took now.
@@ -83,6 +85,8 @@ class Ledger:
         if self._live:
             self._live.stop()
         if self.outcomes:
+            if self.sweeper == "optuna":
+                self.one_study()
             self._write()
             paper().print(self._table(self.outcomes, ended=True))
             if any(outcome.reused and outcome.status != "completed" for outcome in self.outcomes):
@@ -99,15 +103,43 @@ class Ledger:
     def end(self, outcome: Outcome) -> None:
         """A run has ended, as `outcome` says."""
         self._write()
-        if self._live is None and outcome.status != "left":
+        if self._live is None:
             screen().print(f"{self.summary()}  |  {_name(self.outcomes, outcome)}: {_result(outcome)}")
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 where every run is done, 2 where every one was refused, else 1."""
+        states = {outcome.status for outcome in self.outcomes}
+        if len(self.outcomes) < self.total or states - {"completed", "refused"}:
+            return 1
+        return {"completed": 0, "refused": 2}.get(states.pop(), 1) if len(states) == 1 else int(bool(states))
+
+    def refuse(self, overrides: Sequence[str], like: Mapping[str, Any], message: str) -> Outcome:
+        """A run that the configuration does not allow; `like` says what it would have been of."""
+        self.outcomes.append(Outcome(list(overrides), **like, status="refused", message=message))
+        self.end(self.outcomes[-1])
+        return self.outcomes[-1]
+
+    def one_study(self) -> None:
+        """Enter all runs as the trials of one cell: those of a sweeper that is not ours."""
+        if self.outcomes:
+            trials = [self.entry(outcome) for outcome in self.outcomes]
+            known = [trial for trial in trials if trial["objective"] is not None]
+            best = max(known, key=lambda trial: trial["objective"], default=None)
+            cell = {key: trials[0][key] for key in ("task", "method", "model")} | {"overrides": [], "trials": trials}
+            self.trials, self.cells = len(trials), [cell | {"chosen": best, "runs": [best] if best else []}]
+
+    @staticmethod
+    def entry(outcome: Outcome) -> dict[str, Any]:
+        """A run among a cell's trials."""
+        return {key: getattr(outcome, key) for key in _ENTERED}
 
     def summary(self) -> str:
         """`3 of 12 done, 1 failed, 8 left, about 6 min`."""
         states = Counter(outcome.status for outcome in self.outcomes)
         done = states.pop("completed", 0)
         states.pop("running", 0)
-        left = max(self.total - sum(states.values()) + states.pop("left", 0) - done, 0)
+        left = max(self.total - sum(states.values()) - done, 0)
         parts = [f"{done} of {max(self.total, len(self.outcomes))} done"]
         if reused := sum(o.reused and o.status == "completed" for o in self.outcomes):
             parts[0] += f" ({reused} before)"
@@ -169,7 +201,7 @@ def _name(outcomes: Sequence[Outcome], outcome: Outcome) -> str:
 
 
 def _duration(outcome: Outcome) -> str:
-    if outcome.status in ("running", "left"):
+    if outcome.status in ("running", "elsewhere"):
         return ""
     return "before" if outcome.reused else f"{outcome.seconds:.0f}"
 

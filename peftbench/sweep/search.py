@@ -52,6 +52,8 @@ class Space:
         ranges: dict[str, Range] = {}
         for override in overrides:
             key = override.get_key_element()
+            if key == "seed" and override.is_sweep_override() and not override.is_discrete_sweep():
+                raise ConfigurationError("seed: tuning takes seeds by name, e.g. seed=0,21,42")
             if not override.is_sweep_override():
                 choices[key] = [f"{key}={override.get_value_element_as_str()}"]
             elif "." not in key:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,12 @@ def check_finite(loss: Tensor, gradient_norm: Tensor, step: int) -> None:
     """Raise `Diverged` unless both scalars are finite. Waits for the device once."""
     if not bool(torch.isfinite(loss + gradient_norm)):
         raise Diverged(step, "the gradient's norm" if bool(torch.isfinite(loss)) else "the loss")
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """What the record says of a run that an exception ended: its status and its error."""
+    told = {"type": type(error).__name__, "message": str(error) or type(error).__name__}
+    return {"status": status_of(error), "error": told | {"step": getattr(error, "step", None)}}
 
 
 def status_of(error: BaseException) -> Status:
