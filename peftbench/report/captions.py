@@ -96,7 +96,23 @@ def _tuning(grid: Grid) -> str:
     known = {cell.trials for line in grid.lines for cell in line.cells if cell.tried} - {None}
     if not known:
         return "No tuning trials are recorded."
-    return f"Tuning trials: {', '.join(map(str, sorted(known)))} per method and task (column “trials”)."  # type: ignore[type-var]
+    told = f"Tuning trials: {', '.join(map(str, sorted(known)))} per method and task (column “trials”)"  # type: ignore[type-var]
+    told += ", all with the first seed, which is among those averaged."
+    return f"{told} {_OPTIMISM}" if _scored_where_chosen(grid) else told
+
+
+_OPTIMISM = "The split that is scored chose the trial and the checkpoint too, so that tuned scores are optimistic."
+
+
+def _scored_where_chosen(grid: Grid) -> bool:
+    """Whether a tuned cell is of the split that selected."""
+    return any(
+        column.split is None or run.record["selection"]["split"] in column.split.split("+")
+        for line in grid.lines
+        for column, cell in zip(grid.columns, line.cells, strict=True)
+        if cell.trials is not None
+        for run in cell.runs
+    )
 
 
 def _told(what: str, values: Iterable[object]) -> str:

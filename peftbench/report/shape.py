@@ -26,7 +26,7 @@ WHOLE: Kind = ("a whole number", lambda value: type(value) is int and abs(value)
 COUNT: Kind = ("a count", lambda value: WHOLE[1](value) and value >= 0)
 NUMBER: Kind = (
     "a number",
-    lambda value: isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
+    lambda value: WHOLE[1](value) or (isinstance(value, float) and math.isfinite(value)),
 )
 FLAG: Kind = ("true or false", lambda value: isinstance(value, bool))
 MAPPING: Kind = ("a mapping", lambda value: isinstance(value, Mapping))

@@ -9,6 +9,7 @@ import pytest
 from peftbench.report.budgets import read_budgets
 from peftbench.report.contents import make
 from peftbench.report.records import find
+from peftbench.report.tables.scores import score_table
 from peftbench.sweep.ledger import Ledger, Outcome
 
 DRAWN = (2, 8, 2, 4)
@@ -19,19 +20,20 @@ DRAWN = (2, 8, 2, 4)
 def tune(write_run, outputs):
     """Write a search over LoRA's rank, the chosen point's two seeds, and the manifest; what is in it."""
 
-    def tuned(experiment="default"):
+    def tuned(experiment="default", task="mrpc", **more):
         ledger = Ledger(["-m"], sweeper="random", trials=len(DRAWN), folder=outputs / experiment)
 
         def entry(rank, seed):
             about = {"settings": {"rank": rank}, "seed": seed, "scores": rank / 10, "experiment": experiment}
+            about |= {"task": task, **more}
             words = ["method=lora", f"method.rank={rank}", f"seed={seed}"]
-            told = {"overrides": words, "task": "mrpc", "method": "lora", "model": "minilm", "seed": seed}
+            told = {"overrides": words, "task": task, "method": "lora", "model": "minilm", "seed": seed}
             told |= {"run_id": write_run(**about).parent.name, "status": "completed", "objective": rank / 10}
             ledger.outcomes.append(Outcome(**told))
             return told
 
         trials = [entry(rank, 0) for rank in DRAWN]
-        cell = {"overrides": ["method=lora"], "task": "mrpc", "method": "lora", "model": "minilm", "trials": trials}
+        cell = {"overrides": ["method=lora"], "task": task, "method": "lora", "model": "minilm", "trials": trials}
         cell |= {"chosen": {"overrides": ["method.rank=8"], "objective": 0.8}, "runs": [trials[1], entry(8, 1)]}
         ledger.cells.append(cell)
         return leave(ledger.manifest(), outputs / experiment, "tuned")
@@ -61,6 +63,21 @@ def test_trials_are_no_results_and_are_counted(tune, outputs):
     cell = only_cell(grid)
     assert (dict(cell.values), cell.trials) == ({0: 0.8, 1: 0.8}, 4)
     assert "Not in this table: 2 runs that tuned and are no result." in grid.notes
+
+
+def test_optimism_is_told_where_one_split_does_everything(tune, outputs):
+    tune()
+    told = " ".join(score_table(grids(outputs)["default"]).caption)
+    assert "all with the first seed, which is among those averaged" in told
+    assert "The split that is scored chose the trial and the checkpoint too" in told
+
+
+def test_where_another_split_is_scored_nothing_is_optimistic(tune, outputs):
+    scores = {"validation": {"accuracy": 0.8}, "test": {"accuracy": 0.7}}
+    tune(experiment="sora_table1_small", task="rte", protocol="sora", scores=scores)
+    told = " ".join(score_table(grids(outputs)["sora_table1_small"]).caption)
+    assert "Tuning trials: 4 per method and task" in told
+    assert "optimistic" not in told
 
 
 def test_trials_are_their_own_experiments(tune, write_run, outputs):

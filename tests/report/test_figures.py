@@ -105,6 +105,18 @@ def test_sample_and_benchmark_are_never_one_panel(write_run, runs):
     assert len(FIGURES["pareto"].pages(rows)[0]) == 2
 
 
+def test_amounts_of_training_data_are_never_one_panel(write_run, runs):
+    for rows in (100, 1000):
+        file = write_run(scores=rows / 2000, config={"data": {"max_train_rows": rows}}, kind="partial")
+        record = json.loads(file.read_text())
+        record["data"]["splits"]["train"]["rows"] = rows
+        file.write_text(json.dumps(record))
+    rows = pareto.prepare(runs())
+    assert [row["on_front"] for row in rows] == [True, True]
+    titles = {ax.get_title().replace("\n", " ") for ax in pareto.paint(rows).axes}
+    assert titles == {"MRPC · minilm · 100 training rows", "MRPC · minilm · 1,000 training rows"}
+
+
 def test_smallest_count_that_keeps_99_percent():
     assert stages.smallest_keeping([100, 60, 20, 10], [100, 99.5, 99.0, 60]) == 20
     assert stages.smallest_keeping([100, 60], [98, 97]) is None

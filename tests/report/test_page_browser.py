@@ -24,6 +24,8 @@ HOSTILE = "</script><img src=x onerror=\"document.title='taken'\"><svg onload=\"
 STAGES = [
     {
         "name": f"lambda={i}",
+        "steps": 100,
+        "metrics": {"validation": {"accuracy": 0.8}},
         "generalization": 100 - i,
         "memorization": 100 - 4 * i,
         "parameters": {"effective": 300000 - 40000 * i},

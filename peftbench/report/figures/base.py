@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-ORIGIN = ("task", "model", "protocol", "data", "weights")
-"""Columns of what is never mixed in one panel: the task, the backbone, the split, real data and made-up data."""
+ORIGIN = ("task", "model", "protocol", "data", "weights", "train_rows")
+"""Columns of what is never mixed in one panel: task, backbone, splits, real and made-up data, training rows."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def origin(run: Run) -> Row:
         "protocol": run.protocol,
         "data": run.data_kind,
         "weights": weights,
+        "train_rows": run.train_rows,
     }
 
 

@@ -104,6 +104,9 @@ def entitle(ax: Axes, row: Row, rows: Sequence[Row], *more: str) -> None:
         parts.append(row["model"])
     if len({other["protocol"] for other in rows}) > 1:
         parts.append(row["protocol"])
+    alike = [other for other in rows if (other["task"], other.get("model")) == (row["task"], row.get("model"))]
+    if len({other["train_rows"] for other in alike}) > 1:
+        parts.append(f"{row['train_rows']:,} training rows")
     lines = [" · ".join(parts), *more]
     if len(_marks(rows)) > 1 and (mark := data_mark(row)):
         lines.append(mark)

@@ -26,18 +26,17 @@ PANEL = ("task", "model", "data", "weights", "train_rows", "machine")
 def prepare(runs: Sequence[Run]) -> list[Row]:
     """A row per setting and machine: seconds of all whole epochs of its seeds, and their ratio to the reference's."""
     labels = label_settings(runs)
-    places: dict[tuple[str, int | None], list[Run]] = {}
+    places: dict[str, list[Run]] = {}
     for run in completed(runs):
         if run.record["timing"].get("epoch_s"):
-            places.setdefault((run.machine, run.train_rows), []).append(run)
+            places.setdefault(run.machine, []).append(run)
     rows = []
-    for (name, train_rows), there in places.items():
+    for name, there in places.items():
         for setting in by_setting(there, labels):
             seconds = [s for run in setting for s in run.record["timing"]["epoch_s"]]
             rows.append(
                 {
                     **origin(setting[0]),
-                    "train_rows": train_rows,
                     "machine": name,
                     "method": setting[0].method,
                     "setting": labels[setting[0].setting_id],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL = ("task", "protocol", "data", "weights", "metric", "split")
+PANEL = ("task", "protocol", "data", "weights", "train_rows", "metric", "split")
 """Backbones share a panel: how a study changes with them is what its papers ask."""
 
 LENGTH, INIT = "method.length", "method.init"

@@ -33,11 +33,18 @@ function runTitle(row) {
   return `${row.label} · ${row.task} · ${row.model} · seed ${row.seed}`;
 }
 
-// Scores of one task by one metric, split, protocol and kind of data: whatever else is not to be compared.
+function panelTitle(group) {
+  const { task, model, protocol, train_rows: rows } = group[0];
+  const amount = rows === null ? [] : [many(rows, "training row")];
+  return [task, model, `protocol ${protocol}`, ...amount, many(group.length, "run")].join(" · ");
+}
+
+// Scores of one task and model by one metric, split, protocol, kind and amount of data: whatever else is not to be
+// compared.
 function scoreSpecs(rows) {
   const drawn = rows.filter((row) => row.score !== null && row.effective !== null);
-  return grouped(drawn, (row) => [row.task, row.metric, row.split, row.protocol, row.mark]).map((group) => ({
-    title: `${group[0].task} · protocol ${group[0].protocol} · ${many(group.length, "run")}`,
+  return grouped(drawn, (row) => [row.task, row.model, row.metric, row.split, row.protocol, row.mark, row.train_rows]).map((group) => ({
+    title: panelTitle(group),
     mark: group[0].mark,
     xName: "effective parameters, head not counted",
     yName: `${group[0].metric}, ${group[0].split}`,
@@ -73,13 +80,13 @@ function stagePoints(row, key, marks) {
 
 function stageSpecs(rows) {
   const staged = rows.filter((row) => row.stages.length);
-  const specs = grouped(staged, (row) => [row.task, row.model, row.protocol, row.mark]).map((group) => {
+  const specs = grouped(staged, (row) => [row.task, row.model, row.protocol, row.mark, row.train_rows]).map((group) => {
     const curves = group.flatMap((row) => [
       { points: stagePoints(row, "generalization", GENERALIZATION), marks: GENERALIZATION },
       { points: stagePoints(row, "memorization", MEMORIZATION), marks: MEMORIZATION, dashed: true },
     ]);
     return {
-      title: `${group[0].task} · ${group[0].model} · protocol ${group[0].protocol} · ${many(group.length, "run")}`,
+      title: panelTitle(group),
       mark: group[0].mark,
       xName: "effective parameters, head not counted",
       yName: "% of the dense stage's score",

@@ -141,6 +141,7 @@ def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
         "flags": [text(flag) for flag in listed(record.get("flags"))],
         "error": _error(record.get("error")),
         "protocol": text(run.protocol),
+        "train_rows": number(run.train_rows),
         "mark": ", ".join(run.marks),
         "run": text(run.run_id),
         "link": link(run.file, folder),
