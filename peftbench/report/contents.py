@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from peftbench.errors import ConfigurationError
 from peftbench.report.budgets import Budgets, read_budgets
 from peftbench.report.cells import Grid, fill
 from peftbench.report.comparisons import check_named, compare, corrected
-from peftbench.report.layouts import SMALL, Layout, columns_of, generic, layout_for, load
+from peftbench.report.layouts import SMALL, Column, Layout, columns_of, generic, layout_for, load
 from peftbench.report.records import Found, Run
 from peftbench.report.statistics import Test
 from peftbench.report.tables.comparing import comparison_table, verdict_table
@@ -139,6 +139,16 @@ def _fitted(layout: Layout, experiment: str, runs: Sequence[Run]) -> Layout:
     )
 
 
+def _measured_besides(columns: Sequence[Column], metrics: Iterable[str], runs: Sequence[Run]) -> tuple[Column, ...]:
+    """Columns for metrics that runs have on the split that selected, and none of the given columns shows."""
+    more: tuple[Column, ...] = ()
+    for metric in sorted(metrics):
+        shown = {column.task for column in columns if metric in (column.metric or "").split("+")}
+        having = [run for run in runs if run.task not in shown and run.metric(metric) is not None]
+        more += columns_of(having, [metric])
+    return more
+
+
 def _narrowed(layout: Layout, metrics: Sequence[str], runs: Sequence[Run]) -> Layout:
     """Only the columns of some metrics, and some that runs have."""
     columns = [column for column in layout.columns if any(column.takes(run) for run in runs)]
@@ -150,6 +160,7 @@ def _narrowed(layout: Layout, metrics: Sequence[str], runs: Sequence[Run]) -> La
     measured = {m for run in runs if run.completed for of_split in run.record["metrics"].values() for m in of_split}
     wanted = set(metrics) & measured
     kept = tuple(column for column in layout.columns if set((column.metric or "").split("+")) & wanted)
+    kept += _measured_besides(kept, wanted, runs)
     if not kept:
         known = ", ".join(sorted(measured))
         raise ConfigurationError(f"metric={','.join(metrics)}: no such column in {layout.name} (measured: {known})")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peftbench.errors import ConfigurationError
-from peftbench.record import read_record
+from peftbench.record import WITHOUT_EFFECT, read_record
 from peftbench.report.shape import readable, wrong_in
 
 T = TypeVar("T", bound=Hashable)
@@ -22,13 +22,10 @@ _NOT_A_SETTING = ("seed", "outputs", "experiment_name", "preset")
 """Of a configuration: what names a run or its place, not what was tried."""
 
 _NOT_COMPARED: Mapping[str, frozenset[str]] = {
-    "data": frozenset({"root", "source"}),
-    "model": frozenset({"path", "wheel", "wheel_folder", "architecture"}),
-    "trainer": frozenset(
-        {"progress", "threads", "log_every", "checkpoint_every", "eval_batch_size", "predictions", "merge", "device"}
-    ),
+    "model": frozenset({"architecture"}),
+    "trainer": frozenset({"eval_batch_size", "predictions", "merge", "score_untrained"}),
 }
-"""Keys by section that change no result: two runs that differ in these alone are the same setting."""
+"""Beside `WITHOUT_EFFECT`, keys that name what a run writes or measures more, or how, not what was tried."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +130,14 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The configuration but for seed and place, flat: `{"method.rank": 8, ...}`; lists as they are."""
         config = {
-            section: {k: v for k, v in values.items() if k not in _NOT_COMPARED.get(section, ())}
+            section: {key: value for key, value in values.items() if not _is_without_effect(section, key)}
             if isinstance(values, Mapping)
             else values
             for section, values in self.record["config"].items()
             if section not in _NOT_A_SETTING
         }
-        return dict(_flat(config))
+        # The form that a run has is a setting, by whichever word it was asked for.
+        return dict(_flat(config)) | {"task.form": self.record.get("form")}
 
     @cached_property
     def setting_id(self) -> str:
@@ -247,6 +245,10 @@ def _mapping(file: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, Mapping) else None
+
+
+def _is_without_effect(section: str, key: str) -> bool:
+    return any(key in table.get(section, ()) for table in (WITHOUT_EFFECT, _NOT_COMPARED))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from peftbench.errors import ConfigurationError
 from peftbench.report.contents import make
+from peftbench.report.layouts import Figure
 from peftbench.report.output import FORMATS, show, write
 from peftbench.report.records import Found, Run, find
 from peftbench.strict import did_you_mean
@@ -32,6 +33,9 @@ def report(words: Sequence[str]) -> int:
         ConfigurationError: an unknown option or value, no records, or a layout that does not fit.
     """
     folders, options = _read(words)
+    figures = _figures(options)
+    to, form = options.get("to"), options.get("format")
+    formats = _formats(form or "all") if to else [_one_of("format", form or "terminal", FORMATS)]
     found = find(folders)
     for file, reason in found.unreadable:
         print(f"peftbench: note: {file}: {reason}; left out", file=sys.stderr)
@@ -40,11 +44,11 @@ def report(words: Sequence[str]) -> int:
     contents = make(
         found, runs, options.get("layout"), _values(options.get("metric", "")), test, options.get("against")
     )
-    if "to" in options:
+    if to:
         shown = replace(found, runs=contents.runs)
-        write(contents, shown, Path(options["to"]), _formats(options.get("format", "all")), _figures(options))
+        write(contents, shown, Path(to), formats, figures)
     else:
-        show(contents, _one_of("format", options.get("format", "terminal"), FORMATS))
+        show(contents, formats[0])
     return 0
 
 
@@ -92,14 +96,18 @@ def _one_of(key: str, value: str, known: Sequence[str]) -> Any:
 
 
 def _formats(text: str) -> list[str]:
-    if text == "all":
-        return list(FORMATS[1:])
-    return [_one_of("format", value, (*FORMATS[1:], "all")) for value in _values(text)]
+    asked = [_one_of("format", value, (*FORMATS[1:], "all")) for value in _values(text)]
+    return list(FORMATS[1:]) if "all" in asked else asked
 
 
 def _figures(options: dict[str, str]) -> list[str] | None:
     """Names of figures; empty: each layout's own; None: no figures."""
     asked = options.get("figures")
     if asked is None:
-        return [] if options.get("format", "all") == "all" else None
-    return None if asked == "none" else _values(asked)
+        return [] if "all" in _values(options.get("format", "all")) else None
+    if asked == "none":
+        return None
+    names = [_one_of("figures", name, get_args(Figure)) for name in _values(asked)]
+    if "to" not in options:
+        raise ConfigurationError(f"figures={asked}: figures are files; write them with to=<folder>")
+    return names

@@ -33,6 +33,13 @@ def test_settings_are_apart_and_in_order(write_run, grid):
     assert [line.label for line in grid().lines] == ["LoRA r=4", "LoRA r=8", "LoRA r=16"]
 
 
+@pytest.mark.parametrize("key", ["gradient_checkpointing", "score_untrained", "device", "merge"])
+def test_what_changes_no_result_is_no_setting(write_run, grid, key):
+    write_run(seed=0, scores=0.8, config={"trainer": {key: True}})
+    write_run(seed=1, scores=0.9, config={"trainer": {key: False}})
+    assert only_cell(grid()).summary.n == 2
+
+
 def test_models_are_apart(write_run, grid):
     write_run(model="minilm", scores=0.7)
     write_run(model="bert_base", scores=0.9)
@@ -202,3 +209,18 @@ def test_a_small_twin_averages_what_it_has(write_run, grid):
     write_run(task="mrpc", experiment="sora_table1_small", protocol="sora", scores=scores)
     found = grid()
     assert found.average(found.lines[0]).mean == pytest.approx(65)
+
+
+def test_a_metric_that_was_measured_and_has_no_column_gets_one(write_run, grid):
+    scores = {split: {"accuracy": 0.7, "f1": 0.8} for split in ("validation", "test")}
+    write_run(task="mrpc", experiment="sora_table1", protocol="sora", scores=scores)
+    found = grid(metrics=["f1"])
+    assert [(column.task, column.metric) for column in found.columns] == [("mrpc", "f1")]
+    assert only_cell(found).values == {0: 0.8}
+
+
+def test_runs_of_two_forms_are_apart(write_run, outputs, grid):
+    file = write_run(seed=0, scores=0.8)
+    write_run(seed=1, scores=0.9)
+    file.write_text(file.read_text().replace('"form": "classification"', '"form": "text"'))
+    assert len(grid().lines) == 2

@@ -116,3 +116,17 @@ def test_a_thousand_records_without_torch(write_run, outputs, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("heavy [] MB")
     assert "(63)" in done.stdout
+
+
+def test_figures_are_files_and_have_names(runs, tmp_path, capsys):
+    assert exit_status(["report", runs, "figures=pareto"]) == 2
+    assert "figures=pareto: figures are files; write them with to=<folder>" in capsys.readouterr().err
+    assert exit_status(["report", runs, f"to={tmp_path / 'r'}", "figures=paretto"]) == 2
+    assert "did you mean pareto?" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
+
+
+def test_all_and_another_format_are_all(runs, tmp_path):
+    assert exit_status(["report", runs, f"to={tmp_path / 'r'}", "format=all,markdown", "figures=none"]) == 0
+    assert (tmp_path / "r" / "report.html").is_file()
+    assert (tmp_path / "r" / "table.tex").is_file()
