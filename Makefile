@@ -21,7 +21,7 @@ demo: .venv/ready ## SoRA on sample MRPC with a real pretrained MiniLM, about tw
 	$(BIN)/peftbench method=sora task=mrpc data=sample experiment_name=demo
 
 test: .venv/ready ## the fast tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: .venv/ready ## lint, format, types, import contracts
 	$(BIN)/ruff check .
