@@ -32,6 +32,7 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
     Raises:
         ConfigurationError: anything unknown, mistyped, out of range or contradictory.
     """
+    raw = {"sweep": {}, "tracker": {}, **raw}  # A record's configuration holds only what can change its run.
     for key in raw:
         if key not in _TOP_LEVEL:
             raise ConfigurationError(f"{key}: unknown key{did_you_mean(str(key), _TOP_LEVEL)} (conf/config.yaml)")

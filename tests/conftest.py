@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["report_records"]
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PEFTBENCH_DATA", None)
 

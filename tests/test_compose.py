@@ -7,6 +7,7 @@ from contracts.test_methods import METHODS
 from omegaconf import OmegaConf
 
 from peftbench.compose import compose_run, conf_folder, known_keys
+from peftbench.config import plain
 from peftbench.errors import ConfigurationError
 
 CONF = conf_folder()
@@ -43,6 +44,7 @@ def test_every_yaml_is_one_of_those_composed_below():
     known = {CONF / "config.yaml", CONF / "preset" / "none.yaml"}
     known |= {CONF / group / f"{name}.yaml" for group, name in CHOICES}
     known |= {CONF / "preset" / f"{name}.yaml" for name in PRESETS}
+    known |= {CONF / "hydra" / "sweeper" / f"{name}.yaml" for name in ("grid", "random", "tpe")}  # tests/test_sweep.py
     known |= {CONF / "experiment" / f"{name}.yaml" for name in EXPERIMENTS}
     assert set(CONF.rglob("*.yaml")) == known
     assert len(PRESETS) > 30
@@ -51,7 +53,8 @@ def test_every_yaml_is_one_of_those_composed_below():
 @pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: value)
 def test_every_choice_of_every_group_composes_and_converts(group, name):
     config = compose_run([f"{group}={name}"])
-    resolved = leaves(config.resolved())
+    beside = {"sweep": plain(config.sweep), "tracker": plain(config.tracker)}  # They change no run.
+    resolved = leaves(config.resolved() | beside)
     for key, value in leaves({group: OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))}).items():
         if value is not None:
             assert resolved[key] == value, key

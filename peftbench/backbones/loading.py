@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from peftbench.backbones.heads import Head, auto_class
+from peftbench.backbones.held import Checkpoint
 from peftbench.backbones.projections import split_fused
 from peftbench.backbones.quantisation import quantise
 from peftbench.cache import fetched, sha256
@@ -185,19 +186,6 @@ def load_backbone(
         quantise(model, config.double_quant)
     identity = where if located.source in ("folder", "fetched") else config.repo
     return Backbone(model, tokenizer, identity, described, checkpoint.megabytes if checkpoint else 0.0)
-
-
-@dataclass
-class Checkpoint:
-    """What was read of one, for models to come: its weights, and how it says that texts are written."""
-
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-    generation: Any = None
-
-    @property
-    def megabytes(self) -> float:
-        """Memory that it takes."""
-        return sum(weight.numel() * weight.element_size() for weight in self.weights.values()) / 1e6
 
 
 def _checkpoint(kept: Kept, config: ModelConfig, head: Head) -> Checkpoint | None:

@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_package_and_the_whole_configuration(wheel):
         files = {f"{inside}/{file.relative_to(folder).as_posix()}" for file in folder.rglob(f"*.{suffix}")}
         assert f"{inside}/{'config.yaml' if suffix == 'yaml' else 'cli.py'}" in files
         assert files <= names
-    assert {name.split("/")[0].partition("-")[0] for name in names} == {"peftbench"}
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"peftbench", "hydra_plugins"}
     assert not [name for name in names if "__pycache__" in name or name.startswith("peftbench/outputs")]
 
 
