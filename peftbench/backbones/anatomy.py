@@ -7,7 +7,7 @@ it works on the meta device too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -81,6 +81,23 @@ def sites(model: nn.Module, roles: Sequence[str]) -> tuple[Site, ...]:
         for role in wanted
         for site in _sites(name, layer, index, role, stack)
     )
+
+
+def same_input(model: nn.Module, chosen: Iterable[Site]) -> tuple[tuple[Site, ...], ...]:
+    """Those of the chosen sites that a forward pass calls with one and the same tensor, two or more together.
+
+    Query, key and value of a self-attention, and the two inner maps of a gated feed-forward block. Not DeBERTa's
+    query, key and value, which project its relative positions too.
+    """
+    own = tuple(f"{attention.name}." for attention in attentions(model) if attention.kind == "self")
+    relative = getattr(getattr(model, "config", None), "pos_att_type", None)
+    groups: dict[tuple[str, int, str], list[Site]] = {}
+    for site in chosen:
+        if site.role == "ffn_in":
+            groups.setdefault((site.stack, site.layer, "ffn"), []).append(site)
+        elif site.role in ("query", "key", "value") and not relative and site.name.startswith(own):
+            groups.setdefault((site.stack, site.layer, "attention"), []).append(site)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def attentions(model: nn.Module) -> tuple[Attention, ...]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.backbones.anatomy import attentions, positions
+from peftbench.backbones.noise import attend
 
 _NAME = "virtual_tokens"
 
@@ -146,9 +147,7 @@ def _attend(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     key, value, attention_mask, position_bias = _prepended(module, query, key, value, attention_mask, position_bias)
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    return sdpa_attention_forward(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
+    return attend(module, query, key, value, attention_mask, position_bias=position_bias, **kwargs)
 
 
 def _prepended(

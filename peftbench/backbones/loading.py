@@ -15,6 +15,7 @@ from torch import nn
 
 from peftbench.backbones.heads import Head, auto_class
 from peftbench.backbones.held import Checkpoint
+from peftbench.backbones.noise import cheapen_dropout
 from peftbench.backbones.projections import split_fused
 from peftbench.backbones.quantisation import quantise
 from peftbench.cache import fetched, sha256
@@ -181,6 +182,7 @@ def load_backbone(
         raise ConfigurationError(_cannot_load(config, located, error)) from error
     _check_shape(config, model)
     split_fused(model)
+    cheapen_dropout(model)
     _agree_on_padding(config, tokenizer, model)
     if config.quantization is not None:
         quantise(model, config.double_quant)

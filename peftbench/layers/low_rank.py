@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftbench.layers.dropout import dropout
+from peftbench.layers.low_rank_maps import Map, low_rank_maps
 from peftbench.layers.surgery import device_beside
 
 
@@ -37,6 +40,7 @@ class LowRankLinear(nn.Module):
         self.lora_A = nn.Parameter(torch.zeros(rank, linear.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
         self.gate = nn.Parameter(torch.ones(rank, device=device)) if gated else None
+        self.shared: SharedInput | None = None
 
     @property
     def weight(self) -> Tensor:
@@ -50,12 +54,32 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """X of shape (B, S, I) to h of shape (B, S, O)."""
-        branch = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        low = F.linear(branch.to(self.lora_A.dtype) if not torch.is_autocast_enabled(x.device.type) else branch,
-                       self.lora_A)  # fmt: skip
+        dropped = dropout(x, self.dropout) if self.dropout and self.training else None
+        if not self.is_fused:
+            return self._written_out(x, x if dropped is None else dropped)
+        if dropped is None and self.shared is not None:
+            return self.shared.output(self, x)
+        return low_rank_maps(x, [self.map], dropped)[0]
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the frozen map is a plain one: not quantised, not parametrised, neither W nor b trained."""
+        linear = self.linear
+        if type(linear) is not nn.Linear or linear.weight.requires_grad:
+            return False
+        return linear.bias is None or not linear.bias.requires_grad
+
+    @property
+    def map(self) -> Map:
+        """The layer as the fused function takes it."""
+        return Map(self.linear.weight, self.linear.bias, self.lora_A, self.lora_B, self.gate, self.scaling)
+
+    def _written_out(self, x: Tensor, branch: Tensor) -> Tensor:
+        wide = branch if torch.is_autocast_enabled(x.device.type) else branch.to(self.lora_A.dtype)
         # Scaling the (B, S, R) product is cheaper than scaling the (B, S, O) output.
-        low = low * (self.scaling if self.gate is None else self.scaling * self.gate)
-        return self.linear(x) + F.linear(low, self.lora_B).to(x.dtype)
+        low = F.linear(wide, self.lora_A) * (self.scaling if self.gate is None else self.scaling * self.gate)
+        output = self.linear(x)
+        return output + F.linear(low, self.lora_B).to(output.dtype)
 
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
@@ -70,6 +94,38 @@ class LowRankLinear(nn.Module):
         """ΔW = s · B diag(g) A, shape (O, I)."""
         a, b = self.folded()
         return self.scaling * (b @ a)
+
+
+class SharedInput:
+    """Layers that a model calls with one and the same input: the first called computes all.
+
+    Args:
+        layers: with one input width; a layer called with another tensor than the first is computed by itself.
+    """
+
+    def __init__(self, layers: Sequence[LowRankLinear]):
+        self.layers = list(layers)
+        self._input: Tensor | None = None
+        self._outputs: dict[int, Tensor] = {}
+        for layer in layers:
+            layer.shared = self
+
+    def output(self, layer: LowRankLinear, x: Tensor) -> Tensor:
+        """What `layer` gives for `x`."""
+        if x is not self._input or id(layer) not in self._outputs:
+            outputs = low_rank_maps(x, [other.map for other in self.layers])
+            self._input = x
+            self._outputs = {id(other): out for other, out in zip(self.layers, outputs, strict=True)}
+        found = self._outputs.pop(id(layer))
+        if not self._outputs:
+            self._input = None
+        return found
+
+    def dissolve(self) -> None:
+        """Every layer computes for itself again."""
+        for layer in self.layers:
+            layer.shared = None
+        self._input, self._outputs = None, {}
 
 
 def kaiming_uniform_(weight: Tensor, generator: torch.Generator) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftbench.backbones.anatomy import Site, sites
+from peftbench.backbones.anatomy import Site, same_input, sites
 from peftbench.backbones.quantisation import backbone_elements, dequantise
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
-from peftbench.layers.low_rank import LowRankLinear
+from peftbench.layers.low_rank import LowRankLinear, SharedInput
 from peftbench.layers.surgery import replace_module
 from peftbench.methods.parts.adapter_files import LowRankUpdate, peft_updates, write_low_rank
 
@@ -52,6 +52,9 @@ class LowRankAttachment(Attachment):
             layer = make(model.get_submodule(site.name))  # type: ignore[arg-type]
             replace_module(model, site.name, layer)
             self.layers[site] = layer
+        for group in same_input(model, self.layers):
+            if all(self.layers[site].is_fused for site in group):
+                SharedInput([self.layers[site] for site in group])
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Group `low_rank`: every A and B."""
@@ -98,6 +101,8 @@ class LowRankAttachment(Attachment):
         a, b = layer.folded()
         if not len(a):
             replace_module(self.model, site.name, layer.linear)
+            if layer.shared is not None:
+                layer.shared.dissolve()
         layer.lora_A, layer.lora_B, layer.gate = nn.Parameter(a), nn.Parameter(b), None
 
     @torch.no_grad()

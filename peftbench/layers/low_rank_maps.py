@@ -1,0 +1,162 @@
+"""Linear maps with low-rank updates as one differentiable function.
+
+Written out, a low-rank branch costs more memory traffic than arithmetic: three passes over wide tensors forward and
+five backward, for products of a few columns. Here the gate is folded into A, and where the batch is larger than the
+weight the update is folded into W for the step, so that forward and input gradient cost what the frozen map costs.
+Maps that read the same input share its casts and products.
+
+Shapes: N tokens, I in, O out, R rank; a letter with `_i` is one map's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@dataclass(frozen=True)
+class Map:
+    """h = W x + b + s · B (g ⊙ A u), with W and b frozen.
+
+    Attributes:
+        weight: W, (O, I). bias: b, (O,) or None. a: A, (R, I). b: B, (O, R). gate: g, (R,) or None. scaling: s.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    a: Tensor
+    b: Tensor
+    gate: Tensor | None
+    scaling: float
+
+
+def low_rank_maps(x: Tensor, maps: Sequence[Map], branch: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Every map's output for one input, in the type that autocast asks for, else the input's.
+
+    Args:
+        x: (..., I).
+        maps: with one I; ranks, widths and scalings may differ.
+        branch: u, x after dropout, (..., I); None: x itself.
+
+    Returns:
+        (..., O_i) of each map.
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    tensors = [t for m in maps for t in (m.weight, m.bias, m.a, m.b, m.gate)]
+    with torch.autocast(kind, enabled=False):
+        return _LowRankMaps.apply(x, branch, dtype, [m.scaling for m in maps], *tensors)  # type: ignore[no-any-return]
+
+
+def folds(tokens: int, inputs: int, outputs: int) -> bool:
+    """Whether W + s·B diag(g) A costs fewer passes over memory than adding the branch to the output does."""
+    return 2 * outputs * inputs < tokens * (inputs + 2 * outputs)
+
+
+class _LowRankMaps(torch.autograd.Function):
+    """Saves the input, the weights that multiplied it, A, B and g; rank-R products are made in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, u: Tensor | None, dtype: torch.dtype, scalings: list[float], *tensors):
+        begins = range(0, len(tensors), 5)
+        maps = [Map(*tensors[i : i + 5], s) for i, s in zip(begins, scalings, strict=True)]  # type: ignore[call-arg]
+        flat = _flat(x).to(dtype)
+        wet = flat if u is None else _flat(u).to(dtype)
+        fold = u is None and all(folds(len(flat), m.weight.shape[1], m.weight.shape[0]) for m in maps)
+        weights, outputs = (_folded if fold else _added)(flat, wet, maps)
+        ctx.save_for_backward(wet, *weights, *(t for m in maps for t in (m.a, m.b, m.gate)))
+        ctx.apart, ctx.count, ctx.fold, ctx.scalings = u is not None, len(weights), fold, scalings
+        ctx.shape, ctx.dtypes = x.shape, (x.dtype, None if u is None else u.dtype)
+        # Not views for autograd, so that a model may change them in place.
+        return tuple(torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]]) for out in outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor):  # type: ignore[override]
+        wet, *saved = ctx.saved_tensors
+        weights, factors = saved[: ctx.count], iter(saved[ctx.count :])
+        maps = [Map(None, None, *group) for group in zip(factors, factors, factors, ctx.scalings, strict=False)]  # type: ignore[arg-type]  # fmt: skip
+        grads = tuple(_flat(grad).to(wet.dtype) for grad in grads)
+        to_low = torch.cat([grad @ m.b.to(grad.dtype) for grad, m in zip(grads, maps, strict=True)], 1)
+        wanted_x, wanted_u = ctx.needs_input_grad[:2]
+        to_x = _times(grads, weights) if wanted_x else None
+        to_u = None
+        scaled = _scaled(maps).to(wet.dtype)
+        if wanted_u:
+            to_u = to_low @ scaled
+        elif to_x is not None and not ctx.fold and not ctx.apart:
+            to_x.addmm_(to_low, scaled)
+        updates = _factor_gradients(wet @ scaled.t(), wet, to_low, grads, maps)
+        shaped = (None if t is None else t.view(ctx.shape).to(d) for t, d in zip((to_x, to_u), ctx.dtypes, strict=True))
+        return *shaped, None, None, *updates
+
+
+def _factor_gradients(
+    low: Tensor, wet: Tensor, to_low: Tensor, grads: Sequence[Tensor], maps: Sequence[Map]
+) -> list[Tensor | None]:
+    """For each map: nothing for W and b, then the gradients of A, B and g.
+
+    Here `low` is s·g ⊙ A u of all maps, (N, Σ R_i), and `wet` u; `to_low` is the loss by B's input, `grads` by h_i.
+    """
+    ranks = [len(m.a) for m in maps]
+    # A few rows times a wide matrix is several times faster than its transpose.
+    to_a = (to_low.t() @ wet).to(maps[0].a.dtype).split(ranks)
+    found: list[Tensor | None] = []
+    for m, products, grad, rows in zip(maps, low.split(ranks, 1), grads, to_a, strict=True):
+        to_b = (products.t() @ grad).t().to(m.b.dtype)
+        if m.gate is None:
+            found += [None, None, rows * m.scaling, to_b, None]
+        else:
+            found += [None, None, rows * (m.scaling * m.gate)[:, None], to_b, m.scaling * (rows * m.a).sum(1)]
+    return found
+
+
+def _scaled(maps: Sequence[Map]) -> Tensor:
+    """Every s·diag(g) A, one above the other, (Σ R_i, I)."""
+    rows = [m.a * (m.scaling if m.gate is None else (m.scaling * m.gate)[:, None]) for m in maps]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _folded(x: Tensor, _: Tensor, maps: Sequence[Map]) -> tuple[list[Tensor], list[Tensor]]:
+    """W + s·B diag(g) A of all maps as one matrix, and x times it."""
+    widths = [len(m.weight) for m in maps]
+    scaled = _scaled(maps)
+    weight = x.new_empty(sum(widths), x.shape[1])
+    for place, m, rows in zip(weight.split(widths), maps, scaled.split([len(m.a) for m in maps]), strict=True):
+        if m.a.dtype == weight.dtype == m.weight.dtype:
+            torch.addmm(m.weight, m.b, rows, out=place)
+        else:
+            place.copy_(torch.addmm(m.weight.to(m.a.dtype), m.b, rows))
+    biases = [weight.new_zeros(width) if m.bias is None else m.bias for m, width in zip(maps, widths, strict=True)]
+    bias = None if all(m.bias is None for m in maps) else torch.cat(biases).to(x.dtype)
+    return [weight], list(torch.nn.functional.linear(x, weight, bias).unsafe_split_with_sizes(widths, 1))
+
+
+def _added(x: Tensor, wet: Tensor, maps: Sequence[Map]) -> tuple[list[Tensor], list[Tensor]]:
+    """Each map's W, and x times it with the branch added in place."""
+    low = (wet @ _scaled(maps).to(x.dtype).t()).split([len(m.a) for m in maps], 1)
+    weights = [m.weight.to(x.dtype) for m in maps]
+    outputs = []
+    for weight, m, product in zip(weights, maps, low, strict=True):
+        bias = None if m.bias is None else m.bias.to(x.dtype)
+        outputs.append(torch.nn.functional.linear(x, weight, bias).addmm_(product, m.b.to(x.dtype).t()))
+    return weights, outputs
+
+
+def _times(grads: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """Σ grad_i W_i, (N, I); the weights are one matrix or one each."""
+    if len(weights) == 1:
+        return (grads[0] if len(grads) == 1 else torch.cat(tuple(grads), 1)) @ weights[0]
+    total = grads[0] @ weights[0]
+    for grad, weight in zip(grads[1:], weights[1:], strict=True):
+        total.addmm_(grad, weight)
+    return total
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
