@@ -42,7 +42,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, sc
     """dropout(softmax(scale · q kᵀ + bias)) v, on the CPU, where torch's kernel for it works in float32 step by step.
 
     Args:
-        q: (B, H, Q, d). k: (B, H, K, d). v: (B, H, K, d).
+        q: (B, H, Q, d).
+        k: (B, H, K, d).
+        v: (B, H, K, d).
         bias: added to the scores, broadcastable to (B, H, Q, K), without gradient; None: none.
         p: see `dropout`.
         scale: of the scores.

@@ -86,6 +86,7 @@ def test_autocast_gives_the_formula_to_its_rounding(shape, weights):
     with torch.autocast("cpu", torch.bfloat16):
         fused = layer(x)
     assert fused.dtype == torch.bfloat16
+    assert layer.gate is not None
     update = 2.0 * layer.lora_B @ torch.diag(layer.gate) @ layer.lora_A
     exact = x @ (layer.linear.weight.float() + update).T + layer.linear.bias.float()
     assert (fused - exact).norm() < 0.004 * exact.norm()  # A bfloat16 keeps 8 bits.
