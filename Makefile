@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check bench bench-small bench-long format clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,15 @@ check: .venv/ready ## lint, format, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench: .venv/ready ## ratios of time and memory on this machine, within ten minutes (PEFTBENCH_DATA: real data)
+	$(BIN)/python scripts/bench.py
+
+bench-small: .venv/ready ## the same in small, as CI runs it
+	$(BIN)/python scripts/bench.py --size small --only steps epochs startup
+
+bench-long: .venv/ready ## whole epochs of four tasks with three seeds, a hundred texts; an hour
+	$(BIN)/python scripts/bench.py --size long
 
 format: .venv/ready ## put the code in the project's format
 	$(BIN)/ruff check --fix .

@@ -56,7 +56,7 @@ from peftbench.training.checkpoint import (
 )
 from peftbench.training.guard import failure
 from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
-from peftbench.training.meter import Meter, peak_memory, reset_peak_memory
+from peftbench.training.meter import Meter, reset_peak_memory
 from peftbench.training.optimizers import Optimizers
 
 log = logging.getLogger("peftbench")
@@ -78,6 +78,7 @@ def run_experiment(
         RunError: training failed; the record says how.
     """
     began = time.perf_counter()
+    reset_peak_memory()
     check_machine(config)
     kept = kept or Kept()
     spec, form = configured(config.task), form_class(config)
@@ -152,7 +153,6 @@ class Run:
 
     def carry_out(self, began: float) -> dict[str, Any]:
         """Train every stage, prune, evaluate, export, write the record; on failure the record says what failed."""
-        reset_peak_memory()
         started = utc_now()
         write_text(self.folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.config.resolved())))
         try:
@@ -172,7 +172,7 @@ class Run:
             log.error("%s", "".join(traceback.format_exception(error)))
             raise
         finally:
-            self.record |= {"started": started, "ended": utc_now(), "memory": peak_memory() | self.memory}
+            self.record |= {"started": started, "ended": utc_now(), "memory": self.meter.memory() | self.memory}
             self.record["timing"] = {**self.record["timing"], **self.meter.timing()}
             self.folder.write_record(self.record)
         return self.record
@@ -201,6 +201,7 @@ class Run:
     def _score_untrained(self) -> None:
         """The attached model before its first step, where that is asked for; known from the first start afterwards."""
         if self.config.trainer.score_untrained:
+            self.meter.enter("evaluation")
             file = self.folder.path / "untrained.json"
             if not file.is_file():
                 scores, _ = self.scorer.result(self.selection[0])
@@ -223,6 +224,7 @@ class Run:
             if plan.index > first and plan.lr_steps is None:
                 optimizers = self._optimizers()
             reporter.stage(plan, state)
+            self.meter.enter("training")
             loop = Loop(
                 model=self.model,
                 attachment=self.attachment,
@@ -277,6 +279,7 @@ class Run:
 
     def _end_stage(self, plan: Plan) -> None:
         """A stage's metrics, counts and adapter."""
+        self.meter.enter("evaluation")
         metrics = self.scorer.all_metrics([*self.data.evaluations, "memorization"])
         adapter = Path("stages") / str(plan.index)
         self.attachment.export(self.folder.path / adapter)
@@ -287,6 +290,7 @@ class Run:
     def _conclude(self, selected: Selected) -> None:
         """Prune, evaluate, count and export: all of the one selected checkpoint."""
         split, metric = self.selection
+        self.meter.enter("evaluation")
         before = self.scorer.numbers(split)
         final = counts(self.attachment, self.groups)
         final_ranks = self.attachment.ranks()

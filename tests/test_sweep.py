@@ -305,16 +305,21 @@ def test_kept_things_are_made_once_and_the_oldest_goes_first():
     assert not Kept().holds("rows")
 
 
-def test_a_jobs_peak_memory_is_its_own():
-    from peftbench.training.meter import peak_memory, reset_peak_memory
+def test_a_jobs_peak_memory_is_its_own_and_so_is_a_phases():
+    from peftbench.training.meter import Meter, reset_peak_memory
 
     reset_peak_memory()
-    before = peak_memory()["peak_rss_mb"]
+    meter = Meter(torch.device("cpu"))
+    meter.enter("training")
     block = np.ones(50_000_000)
-    assert peak_memory()["peak_rss_mb"] >= before + 390
+    meter.enter("evaluation")
     del block
     reset_peak_memory()
-    assert peak_memory()["peak_rss_mb"] < before + 100
+    memory = meter.memory()
+    by_phase = memory["peak_rss_mb_by_phase"]
+    assert by_phase["training"] >= by_phase["setup"] + 390
+    assert by_phase["evaluation"] < by_phase["setup"] + 100
+    assert memory["peak_rss_mb"] == by_phase["training"]
 
 
 def test_an_experiment_is_the_sweep_that_it_says_with_or_without_m(tiny_run, capsys, tmp_path, monkeypatch):

@@ -213,7 +213,9 @@ class Loop:
     def _consider(self, plan: Plan) -> None:
         """Evaluate, and keep a copy where this is the best so far."""
         state, began = self.state, self.meter.now()
+        self.meter.enter("evaluation")
         metrics = self.evaluate()
+        self.meter.enter("training")
         self.meter.eval_s += self.meter.now() - began
         self.reporter.evaluation(state, metrics, self.attachment.status())
         state.latest = value = float(metrics[self.metric])

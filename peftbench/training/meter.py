@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ class Meter:
         epoch_s: training seconds of each whole epoch. train_s: of all steps, those of a broken-off epoch too.
         eval_s, checkpoint_s: what the two took. steps: optimizer steps. tokens: real tokens trained on.
         padded_tokens: tokens with padding. generation_s, generated_tokens: of texts written.
+        phase: what is done now. peaks: of `rss` (resident memory) and `cuda`, by phase, MB (10⁶ bytes).
     """
 
     device: torch.device
@@ -35,6 +37,23 @@ class Meter:
     padded_tokens: int = 0
     generation_s: float = 0.0
     generated_tokens: int = 0
+    phase: str = "setup"
+    peaks: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def enter(self, phase: str) -> None:
+        """The current phase ends and `phase` (`training`, `evaluation`) begins; peaks are kept apart."""
+        for kind, megabytes in _peaks().items():
+            of = self.peaks.setdefault(kind, {})
+            of[self.phase] = max(of.get(self.phase, 0.0), round(megabytes, 1))
+        _restart_peaks()
+        self.phase = phase
+
+    def memory(self) -> dict[str, Any]:
+        """The record's `memory`: peaks of the whole run and of its phases, in MB; CUDA's where there is any."""
+        self.enter(self.phase)
+        found: dict[str, Any] = {"peak_rss_mb": None, "peak_cuda_mb": None}
+        found |= {f"peak_{kind}_mb": max(of.values()) for kind, of in self.peaks.items()}
+        return found | {f"peak_{kind}_mb_by_phase": dict(of) for kind, of in self.peaks.items()}
 
     def now(self) -> float:
         """Seconds of a monotonic clock, once the device has finished what it was given."""
@@ -63,25 +82,27 @@ def _rate(tokens: int, seconds: float) -> float | None:
 
 
 def reset_peak_memory() -> None:
-    """Start peaks anew, so that a run does not inherit the peak of one before it in the same process."""
+    """Give freed memory back and start peaks anew, so that a run does not inherit those of one before it."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # The C library keeps freed memory; glibc can be asked for it.
         ctypes.CDLL(None).malloc_trim(0)
+    _restart_peaks()
+
+
+def _restart_peaks() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
+    with contextlib.suppress(OSError):  # Not Linux, or not allowed: the peak is then the process's own.
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return  # Not Linux, or not allowed: the peak is then the process's own.
 
 
-def peak_memory() -> dict[str, float | None]:
-    """Peak resident and CUDA memory since the reset, in MB (10⁶ bytes)."""
-    cuda = torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
-    return {"peak_rss_mb": round(_peak_rss() / 1e6, 1), "peak_cuda_mb": cuda}
+def _peaks() -> dict[str, float]:
+    """Peak resident and CUDA memory since the restart, MB."""
+    peaks = {"rss": _resident() / 1e6}
+    return peaks | ({"cuda": torch.cuda.max_memory_allocated() / 1e6} if torch.cuda.is_available() else {})
 
 
-def _peak_rss() -> int:
+def _resident() -> int:
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="ascii").splitlines():

@@ -1,0 +1,178 @@
+"""A training epoch of ours against HF Trainer with HF PEFT, on the same rows with as many optimizer steps."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from peftbench.backbones.loading import load_backbone, locate
+from peftbench.bench.measure import Ratio
+from peftbench.bench.models import PEFT_SITES
+from peftbench.compose import compose_run
+from peftbench.config import RunConfig
+from peftbench.experiment import run_experiment
+from peftbench.kept import SWEEP, Kept
+from peftbench.tasks.base import Split, TaskSpec
+from peftbench.tasks.protocols import load_task
+from peftbench.tasks.registry import configured
+from peftbench.tasks.scores import score
+from peftbench.training.batching import encode
+from peftbench.training.evaluation import predictions_of
+
+TASKS = {"mrpc": None, "rte": None, "cola": None, "sst2": 10_000}
+"""Tasks, and the fixed random training rows that are taken of each; None: all."""
+OURS = {"lora": ("method.rank=8",), "sora": ("method.rank=8", "sparsity.lambda=5"), "adalora": ()}
+THEIRS = ("HF lora", "HF adalora")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one training took: median seconds of an epoch, optimizer steps of one, and the selecting metric after."""
+
+    seconds: float
+    steps: int
+    score: float
+
+
+def measure(
+    tasks: Sequence[str],
+    source: Sequence[str],
+    seeds: Sequence[int],
+    epochs: int,
+    progress: Callable[[], None] = lambda: None,
+    rows: int | None = None,
+    methods: Sequence[str] = (*OURS, *THEIRS),
+) -> list[Ratio]:
+    """Ratios of seconds per epoch, and of scores where the data are real.
+
+    Args:
+        tasks: some of `TASKS`.
+        source: overrides that say where the data are.
+        seeds: each method trains once with every seed, the methods in turn.
+        epochs: of each training.
+        progress: called after every training.
+        rows: training rows of every task, instead of those of `TASKS`.
+        methods: ours by name, HF's as `HF <kind>`.
+    """
+    found = []
+    for task in tasks:
+        limit = rows or TASKS[task]
+        words = [f"task={task}", *source, f"trainer.epochs={epochs}", "trainer.precision=bf16"]
+        words += [f"data.max_train_rows={limit}"] if limit else []
+        taken: dict[str, list[Epoch]] = {name: [] for name in methods}
+        kept = Kept(SWEEP)
+        for seed in seeds:
+            for name in methods:
+                train = _theirs if name.startswith("HF") else _ours
+                taken[name].append(train(name.removeprefix("HF "), [*words, f"seed={seed}"], kept))
+                progress()
+        found += _ratios(task, taken, scored="data=sample" not in source)
+    return found
+
+
+def _ratios(task: str, taken: dict[str, list[Epoch]], scored: bool) -> list[Ratio]:
+    seconds = {name: statistics.median(e.seconds for e in epochs) for name, epochs in taken.items()}
+    scores = {name: statistics.mean(e.score for e in epochs) for name, epochs in taken.items()}
+    steps = {e.steps for epochs in taken.values() for e in epochs}
+    assert len(steps) == 1, f"{task}: {steps} optimizer steps an epoch; all must take as many"
+
+    def over(name: str, other: str, target: float | None) -> Ratio:
+        told = f"{seconds[name]:.1f} against {seconds[other]:.1f} s, {min(steps)} steps"
+        if scored:
+            told += f"; score {scores[name]:.3f} against {scores[other]:.3f}"
+        value, section = seconds[name] / seconds[other], f"an epoch of {task}, bf16, batch 32"
+        return Ratio(section, name, other, value, target, detail=told)
+
+    pairs: list[tuple[str, str, float | None]] = [("lora", "HF lora", 0.55), ("sora", "HF lora", 0.55)]
+    pairs += [("sora", "HF adalora", None), ("sora", "adalora", None), ("adalora", "HF adalora", None)]
+    return [over(*pair) for pair in pairs if pair[0] in taken and pair[1] in taken]
+
+
+def _ours(name: str, words: list[str], kept: Kept) -> Epoch:
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [*words, f"method={name}", *OURS[name], f"outputs={folder}", "preset=none"]
+        record, _ = run_experiment(compose_run(overrides), kept, brief=True)
+    steps = sum(record["steps"].values()) // record["config"]["trainer"]["epochs"]
+    return Epoch(record["timing"]["epoch_median_s"], steps, record["objective"])
+
+
+def _theirs(kind: str, words: list[str], _: Kept) -> Epoch:
+    """HF Trainer as `run_glue.py` has it: HF PEFT's model, its collator's padding, its own batches."""
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+
+    config = compose_run([*words, "preset=none"])
+    spec = configured(config.task)
+    data = load_task(spec, config.task, config.data)
+    backbone = load_backbone(config.model, spec.num_outputs, config.seed)
+    model = _stock_with_peft(config, spec, kind, _steps(len(data.train), config))
+    train, validation = (_dataset(split, config, backbone.tokenizer) for split in
+                         (data.train, data.evaluations["validation"]))  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            folder, per_device_train_batch_size=32, per_device_eval_batch_size=64, bf16=True, use_cpu=True,
+            learning_rate=1e-3, num_train_epochs=config.trainer.epochs, seed=config.seed, report_to="none",
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, warmup_steps=0,
+        )  # fmt: skip
+        clock = _clock(kind)
+        trainer = Trainer(model=model, args=arguments, train_dataset=train, callbacks=[clock],
+                          data_collator=DataCollatorWithPadding(backbone.tokenizer))  # fmt: skip
+        torch.manual_seed(config.seed)
+        trainer.train()
+        logits: Any = trainer.predict(validation).predictions  # type: ignore[arg-type]
+    predicted = predictions_of(logits if isinstance(logits, np.ndarray) else logits[0])
+    found = score(spec, data.evaluations["validation"], predicted)["validation"]
+    steps = trainer.state.global_step // config.trainer.epochs
+    return Epoch(statistics.median(clock.epochs), steps, float(found[spec.metrics[0]] or 0.0))
+
+
+def _steps(rows: int, config: RunConfig) -> int:
+    return -(-rows // config.trainer.batch_size) * config.trainer.epochs
+
+
+def _stock_with_peft(config: RunConfig, spec: TaskSpec, kind: str, steps: int) -> Any:
+    import peft
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(config.seed)
+    where = str(locate(config.model).folder or config.model.repo)
+    model = AutoModelForSequenceClassification.from_pretrained(where, num_labels=spec.num_outputs, dtype=torch.float32)
+    shared: dict[str, Any] = {"target_modules": PEFT_SITES, "modules_to_save": ["classifier", "pooler"]}
+    if kind == "lora":
+        return peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, **shared))
+    budget = {"init_r": 12, "target_r": 8, "tinit": steps // 10, "tfinal": steps // 3, "deltaT": 10}
+    return peft.get_peft_model(model, peft.AdaLoraConfig(lora_alpha=16, total_step=steps, **budget, **shared))
+
+
+def _dataset(split: Split, config: RunConfig, tokenizer: Any) -> Any:
+    from datasets import Dataset
+
+    encoded = dict(encode(split.texts, tokenizer, config.task.max_length))
+    return Dataset.from_dict(encoded | {"labels": np.asarray(split.labels)})
+
+
+def _clock(kind: str) -> Any:
+    """A callback that times epochs, and moves AdaLoRA's budget as PEFT's documentation has it."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.epochs: list[float] = []
+
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            self.epochs.append(time.perf_counter() - self.began)
+
+        def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if kind == "adalora":
+                model.base_model.update_and_allocate(state.global_step)
+
+    return Clock()

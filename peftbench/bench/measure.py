@@ -1,0 +1,89 @@
+"""Measuring in turn, and what a measurement says."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One line of the table: `what` took `value` times as long (or as much) as `against`.
+
+    Attributes:
+        section: the table it stands in. target: at most this; None: it is only told.
+        at_least: the target is a lower bound. detail: medians and repeats behind it.
+    """
+
+    section: str
+    what: str
+    against: str
+    value: float
+    target: float | None = None
+    at_least: bool = False
+    detail: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`pass`, `short of target`, or nothing where there is no target."""
+        if self.target is None:
+            return ""
+        good = self.value >= self.target if self.at_least else self.value <= self.target
+        return "pass" if good else "short of target"
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"verdict": self.verdict}
+
+
+def in_turn(
+    cases: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 2,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Median seconds of each case; the cases take turns, so that what the machine does besides meets all alike.
+
+    Args:
+        cases: by name.
+        repeats: rounds that count.
+        warmup: rounds before them that do not.
+        progress: called after every round.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(warmup + repeats):
+        for name, case in cases.items():
+            began = time.perf_counter()
+            case()
+            if turn >= warmup:
+                taken[name].append(time.perf_counter() - began)
+        progress()
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def saved_megabytes(forward: Callable[[], Tensor]) -> float:
+    """Memory that a forward pass keeps for the backward pass, in MB (10⁶ bytes); weights that live anyway excluded.
+
+    Args:
+        forward: returns the loss.
+    """
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if not isinstance(tensor, torch.nn.Parameter) and not (tensor._base is not None and tensor._base.is_leaf):
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    # The loss is held until the tensors are counted, so that no address is given twice.
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = forward()
+    total = sum(held.values()) / 1e6
+    del loss
+    return total

@@ -1,0 +1,108 @@
+"""How soon something happens: whole processes, from their first instruction."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from peftbench.backbones.loading import locate
+from peftbench.bench.measure import Ratio
+from peftbench.bench.models import PEFT_SITES, configured
+
+SECTION = "start-up"
+AT_ONCE = {
+    "peftbench --help": ["--help"],
+    "peftbench list methods": ["list", "methods"],
+    "a group that is not there": ["method=sorra"],
+    "a key that is not there": ["trainer.epoch=1"],
+    "another method's key": ["method=bitfit", "method.rank=4"],
+}
+"""What has to come within a second: nothing of it needs torch."""
+SOON = {"a value out of range": ["method.rank=0"], "a device that is not there": ["trainer.device=cuda"]}
+"""Mistakes that are found before data or weights are touched, but with torch imported."""
+_RUN = ["task=mrpc", "data=sample", "trainer.max_steps=1", "trainer.log_every=1", "trainer.progress=false"]
+_BARE = """
+import torch, transformers, datasets, evaluate, accelerate, peft
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained({where!r})
+model = AutoModelForSequenceClassification.from_pretrained({where!r}, num_labels=2)
+model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules={sites!r}))
+batch = tokenizer(["A sentence of a dozen words that stands for what a task has."] * 32, return_tensors="pt")
+optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+model(**batch, labels=torch.zeros(32, dtype=torch.long)).loss.backward()
+optimizer.step()
+print("stepped", flush=True)
+"""
+
+
+def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:
+    """Seconds of what must come at once, the first step against a bare script's, a sweep's second run."""
+    found = []
+    for what, words in (AT_ONCE | SOON).items():
+        seconds = statistics.median(_seconds(words) for _ in range(repeats))
+        target = 1.0 if what in AT_ONCE else None
+        found.append(Ratio(SECTION, what, "one second", seconds, target, detail=f"{seconds:.2f} s"))
+        progress()
+    taken: dict[str, list[float]] = {"ours": [], "bare": []}
+    for _ in range(repeats):
+        taken["ours"].append(_first_step())
+        taken["bare"].append(_bare())
+        progress()
+    ours, bare = (statistics.median(taken[name]) for name in ("ours", "bare"))
+    told = f"{ours:.1f} against {bare:.1f} s"
+    found.append(Ratio(SECTION, "first optimizer step", "a bare script", ours / bare, 1.3, detail=told))
+    second = _second_run()
+    found.append(Ratio(SECTION, "a sweep's second run", "one second", second, 1.0, detail=f"{second:.2f} s"))
+    progress()
+    return found
+
+
+def _seconds(words: Sequence[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "peftbench", *words], capture_output=True, check=False)
+    return time.perf_counter() - began
+
+
+def _first_step() -> float:
+    """From the process's start to the first line that tells of a step."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "peftbench", *_RUN, f"outputs={folder}"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not _has_stepped(Path(folder)):
+                time.sleep(0.005)
+            taken = time.perf_counter() - began
+            process.wait()
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+        return taken
+
+
+def _has_stepped(folder: Path) -> bool:
+    return any(file.stat().st_size for file in folder.glob("*/*/*/history.jsonl"))
+
+
+def _bare() -> float:
+    config = configured().model
+    script = _BARE.format(where=str(locate(config).folder or config.repo), sites=PEFT_SITES)
+    began = time.perf_counter()
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
+    return time.perf_counter() - began
+
+
+def _second_run() -> float:
+    """Seconds that the second of two runs of a sweep needs before its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [*_RUN, "seed=0,1", f"outputs={folder}"]
+        command = [sys.executable, "-m", "peftbench", "-m", *words]
+        subprocess.run(command, capture_output=True, check=True)
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in Path(folder).glob("*/*/*/record.json")]
+    return min(record["timing"]["setup_s"] for record in records)

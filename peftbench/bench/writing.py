@@ -1,0 +1,117 @@
+"""Tokens written per second: our decoding against `generate` called in the obvious way, merged against bare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from peftbench.assembly import attach, make_accelerator
+from peftbench.backbones.loading import Backbone, load_backbone
+from peftbench.bench.measure import Ratio, in_turn
+from peftbench.compose import compose_run
+from peftbench.config import RunConfig
+from peftbench.errors import ConfigurationError
+from peftbench.forms.decoding import Decoding, generate
+from peftbench.tasks.protocols import load_task
+from peftbench.tasks.registry import configured
+from peftbench.training.batching import TokenRows
+from peftbench.training.meter import Meter
+
+AT_A_TIME = 12
+BEAMS = 5
+_SITES = r".*layers\.\d+\..*(q|k|v|o|gate|up|down)_proj"
+
+
+@dataclass
+class Writer:
+    """Something that writes, and how many tokens it has written in all."""
+
+    write: Callable[[], int]
+    tokens: list[int] = field(default_factory=list)
+
+    def __call__(self) -> None:
+        """Write once."""
+        self.tokens.append(self.write())
+
+
+def measure(
+    rows: int, repeats: int, source: Sequence[str], progress: Callable[[], None] = lambda: None, new_tokens: int = 32
+) -> list[Ratio]:
+    """Ratios of tokens per second on E2E's meaning representations with SmolLM2, in float32.
+
+    Args:
+        rows: meaning representations.
+        repeats: that count, after one that does not.
+        source: overrides that say where the data are.
+        progress: called after every round.
+        new_tokens: of a text at most.
+    """
+    section = f"E2E, SmolLM2, beam {BEAMS}, {rows} texts of at most {new_tokens} tokens"
+    try:
+        config = compose_run(["task=e2e", "model=smollm2", "method=lora", f"data.max_eval_rows={rows}", *source])
+        bare, adapted, merged, theirs = (load_backbone(config.model, 1, 0, "language") for _ in range(4))
+    except ConfigurationError as error:
+        return [Ratio(section, "not measured", "", float("nan"), detail=str(error))]
+    _adapt(adapted, config, merge=False)
+    _adapt(merged, config, merge=True)
+    spec = configured(config.task)
+    split = load_task(spec, config.task, config.data).evaluations["validation"]
+    assert spec.text is not None
+    texts = spec.text.sources(split)
+    writers = {name: Writer(lambda b=b: _ours(b, config, texts, new_tokens)) for name, b in
+               {"bare": bare, "unmerged LoRA": adapted, "merged LoRA": merged}.items()}  # fmt: skip
+    wrapped = _hf(theirs.model)
+    writers["HF PEFT LoRA, generate"] = Writer(lambda: _obvious(wrapped, theirs.tokenizer, texts, new_tokens))
+    seconds = in_turn(writers, repeats, warmup=1, progress=progress)
+    rate = {name: writer.tokens[-1] / seconds[name] for name, writer in writers.items()}
+
+    def over(name: str, other: str, target: float) -> Ratio:
+        told = f"{rate[name]:.0f} against {rate[other]:.0f} tokens/s"
+        return Ratio(section, name, other, rate[name] / rate[other], target, at_least=True, detail=told)
+
+    # Rates of equal work differ by a few hundredths from one time to the next.
+    return [
+        over("unmerged LoRA", "HF PEFT LoRA, generate", 1.0),
+        over("merged LoRA", "HF PEFT LoRA, generate", 1.0),
+        over("merged LoRA", "bare", 0.95),
+    ]
+
+
+def _adapt(backbone: Backbone, config: RunConfig, merge: bool) -> None:
+    attachment, _ = attach(config, backbone.model, backbone.identity, 1, 200, backbone.tokenizer)
+    if merge:
+        attachment.merge()
+
+
+def _ours(backbone: Backbone, config: RunConfig, texts: Sequence[str], new_tokens: int) -> int:
+    tokenizer, meter = backbone.tokenizer, Meter(torch.device("cpu"))
+    prompts = TokenRows.of(tokenizer(list(texts))["input_ids"], tokenizer.pad_token_id)
+    decoding, size = Decoding(new_tokens, BEAMS), AT_A_TIME * BEAMS
+    generate(backbone.model, prompts, decoding, tokenizer, make_accelerator(config), size, meter)
+    return meter.generated_tokens
+
+
+def _hf(model: nn.Module) -> Any:
+    """The model in HF PEFT's LoRA."""
+    import peft
+
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=_SITES, task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, config).eval()  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def _obvious(model: Any, tokenizer: Any, texts: Sequence[str], new_tokens: int) -> int:
+    """As the documentation shows it: batches in the data's own order, padded on the left."""
+    tokenizer.padding_side, written = "left", 0
+    for begin in range(0, len(texts), AT_A_TIME):
+        batch = tokenizer(list(texts[begin : begin + AT_A_TIME]), return_tensors="pt", padding=True)
+        found = model.generate(**batch, num_beams=BEAMS, max_new_tokens=new_tokens, do_sample=False,
+                               pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+        new = found[:, batch["input_ids"].shape[1] :]
+        ended = new == tokenizer.eos_token_id
+        written += int(torch.where(ended.any(1), ended.int().argmax(1) + 1, new.shape[1]).sum())
+    return written

@@ -1,0 +1,80 @@
+"""How fast it is on this machine: python scripts/bench.py [--size small|usual|long] [--only steps ...] [--to where].
+
+Every figure is a ratio of two things that took turns. `small` is CI's, `usual` (`make bench`) takes up to ten minutes
+on two cores; `long` trains whole epochs of four tasks with three seeds and writes a hundred texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from peftbench.backbones.loading import quiet_transformers
+from peftbench.bench import epochs, growth, latency, startup, steps, table, writing
+from peftbench.bench.measure import Ratio
+from peftbench.environment import environment
+
+Section = Callable[["Size", list[str], Callable[[], None]], list[Ratio]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: repeats of steps, tasks, training rows (None: the task's), seeds, epochs, texts."""
+
+    repeats: int
+    tasks: tuple[str, ...]
+    rows: int | None
+    seeds: tuple[int, ...]
+    epochs: int
+    texts: int
+
+
+SIZES = {
+    "small": Size(3, ("mrpc",), 64, (0,), 1, 2),
+    "usual": Size(10, ("mrpc", "rte"), 960, (0,), 1, 12),
+    "long": Size(20, tuple(epochs.TASKS), None, (0, 21, 42), 2, 100),
+}
+SECTIONS: dict[str, Section] = {
+    "steps": lambda size, source, done: steps.measure(size.repeats, done),
+    "epochs": lambda size, source, done: epochs.measure(size.tasks, source, size.seeds, size.epochs, done, size.rows),
+    "startup": lambda size, source, done: startup.measure(min(size.repeats, 3), done),
+    "latency": lambda size, source, done: latency.measure(min(size.repeats, 5), done),
+    "writing": lambda size, source, done: writing.measure(size.texts, 1 if size.texts < 12 else 2, source, done),
+    "growth": lambda size, source, done: growth.measure(min(size.repeats, 5), done),
+}
+
+
+def main() -> None:
+    """Measure what the command line asks for; show it and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="usual")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="section")
+    parser.add_argument("--to", type=Path, default=Path("outputs/bench"), help="folder of bench.json and growth.svg")
+    arguments = parser.parse_args()
+    quiet_transformers()
+    root = os.environ.get("PEFTBENCH_DATA")
+    source = ["data=folder", f"data.root={root}"] if root else ["data=sample"]
+    began, found = time.perf_counter(), []
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
+    with Progress(*columns, transient=True) as progress:
+        for name in arguments.only:
+            task = progress.add_task(f"measuring {name}", total=None)
+            found += SECTIONS[name](SIZES[arguments.size], source, lambda t=task: progress.advance(t))
+            progress.remove_task(task)
+    table.show(found)
+    machine = environment() | {"size": arguments.size, "data": source[0], "seconds": round(time.perf_counter() - began)}
+    table.write(found, machine, arguments.to / "bench.json")
+    if "growth" in arguments.only:
+        growth.draw(found, arguments.to / "growth.svg")
+    print(f"{machine['seconds']} s on {machine['hardware']['cpu']}, {machine['threads']} threads, {source[0]};"
+          f" written to {arguments.to}/bench.json")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""What the benchmark says of its measurements; never how long anything takes."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from peftbench.bench import growth, table
+from peftbench.bench.epochs import Epoch, _ratios
+from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
+
+
+def test_cases_take_turns_and_warm_up_does_not_count():
+    order = []
+    seconds = in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repeats=3, warmup=1)
+    assert order == ["a", "b"] * 4
+    assert set(seconds) == {"a", "b"}
+    assert all(value >= 0 for value in seconds.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "at_least", "verdict"),
+    [
+        (1.05, 1.05, False, "pass"),
+        (1.051, 1.05, False, "short of target"),
+        (0.99, 1.0, True, "short of target"),
+        (1.0, 1.0, True, "pass"),
+        (9.0, None, False, ""),
+        (math.nan, 1.0, False, "short of target"),
+    ],
+)
+def test_a_verdict_is_the_targets(value, target, at_least, verdict):
+    assert Ratio("s", "a", "b", value, target, at_least).verdict == verdict
+
+
+def test_memory_for_the_backward_pass_is_counted_once_and_without_weights():
+    layer, x = nn.Linear(100, 50), torch.randn(1000, 100, requires_grad=True)
+    # ReLU keeps its output (1000 x 50), the linear map its input (1000 x 100), both products the same ReLU output.
+    bytes_held = 4 * (1000 * 50 + 1000 * 100)
+
+    def forward():
+        hidden = torch.relu(layer(x * 1.0))
+        return (hidden * hidden.detach()).sum()
+
+    assert saved_megabytes(forward) == pytest.approx(bytes_held / 1e6, rel=0.01)
+
+
+def test_epochs_are_compared_only_over_as_many_steps():
+    taken = {"lora": [Epoch(1.0, 10, 0.8), Epoch(3.0, 10, 0.9)], "HF lora": [Epoch(4.0, 10, 0.7), Epoch(4.0, 10, 0.8)]}
+    (ratio,) = _ratios("mrpc", taken, scored=True)
+    assert (ratio.value, ratio.target, ratio.verdict) == (0.5, 0.55, "pass")
+    assert "score 0.850 against 0.750" in ratio.detail
+    taken["HF lora"][1] = Epoch(4.0, 9, 0.8)
+    with pytest.raises(AssertionError, match="optimizer steps"):
+        _ratios("mrpc", taken, scored=True)
+
+
+def test_the_table_the_file_and_the_curves(tmp_path, capsys):
+    ratios = [
+        Ratio("growth with rank, six sites", "1", "frozen bound", 1.0, detail="3 ms"),
+        Ratio("growth with rank, six sites", "2", "frozen bound", 1.5),
+        Ratio("growth with the runs of a sweep", "run 1", "run 1", 1.0),
+        Ratio("steps", "lora", "HF", 0.7, 0.8),
+        Ratio("steps", "sora", "HF", math.nan, 0.8),
+    ]
+    table.show(ratios)
+    out = capsys.readouterr().out
+    assert "≤ 0.80" in out
+    assert "1 of 2 targets met" in out
+    table.write(ratios, {"cores": 2}, tmp_path / "bench.json")
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert written["machine"] == {"cores": 2}
+    assert [r["value"] for r in written["ratios"]] == [1.0, 1.5, 1.0, 0.7, None]
+    growth.draw(ratios, tmp_path / "growth.svg")
+    assert (tmp_path / "growth.svg").read_text().count("<svg") == 1
