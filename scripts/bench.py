@@ -60,20 +60,22 @@ def main() -> None:
     quiet_transformers()
     root = os.environ.get("PEFTBENCH_DATA")
     source = ["data=folder", f"data.root={root}"] if root else ["data=sample"]
-    began, found = time.perf_counter(), []
+    found: list[Ratio] = []
+    machine = environment() | {"size": arguments.size, "data": source[0], "seconds": {}}
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as progress:
-        for name in arguments.only:
+    for name in arguments.only:
+        began = time.perf_counter()
+        with Progress(*columns, transient=True) as progress:
             task = progress.add_task(f"measuring {name}", total=None)
-            found += SECTIONS[name](SIZES[arguments.size], source, lambda t=task: progress.advance(t))
-            progress.remove_task(task)
-    table.show(found)
-    machine = environment() | {"size": arguments.size, "data": source[0], "seconds": round(time.perf_counter() - began)}
-    table.write(found, machine, arguments.to / "bench.json")
+            of_section = SECTIONS[name](SIZES[arguments.size], source, lambda p=progress, t=task: p.advance(t))
+        found += of_section
+        table.show(of_section)
+        machine["seconds"][name] = round(time.perf_counter() - began)
+        table.write(found, machine, arguments.to / "bench.json")
     if "growth" in arguments.only:
         growth.draw(found, arguments.to / "growth.svg")
-    print(f"{machine['seconds']} s on {machine['hardware']['cpu']}, {machine['threads']} threads, {source[0]};"
-          f" written to {arguments.to}/bench.json")  # fmt: skip
+    table.tell(found, machine)
+    print(f"written to {arguments.to}/bench.json")
 
 
 if __name__ == "__main__":

@@ -66,12 +66,14 @@ def test_the_table_the_file_and_the_curves(tmp_path, capsys):
         Ratio("steps", "sora", "HF", math.nan, 0.8),
     ]
     table.show(ratios)
+    machine = {"seconds": {"steps": 3}, "hardware": {"cpu": "a processor"}, "threads": 2, "data": "data=sample"}
+    table.tell(ratios, machine)
     out = capsys.readouterr().out
     assert "≤ 0.80" in out
-    assert "1 of 2 targets met" in out
-    table.write(ratios, {"cores": 2}, tmp_path / "bench.json")
+    assert "1 of 2 targets met (steps 3 s)" in out
+    table.write(ratios, machine, tmp_path / "bench.json")
     written = json.loads((tmp_path / "bench.json").read_text())
-    assert written["machine"] == {"cores": 2}
+    assert written["machine"] == machine
     assert [r["value"] for r in written["ratios"]] == [1.0, 1.5, 1.0, 0.7, None]
     growth.draw(ratios, tmp_path / "growth.svg")
     assert (tmp_path / "growth.svg").read_text().count("<svg") == 1

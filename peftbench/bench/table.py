@@ -30,8 +30,14 @@ def show(ratios: Sequence[Ratio]) -> None:
                 told = (_number(ratio.value), _target(ratio), ratio.verdict, ratio.detail)
                 table.add_row(ratio.what, ratio.against, *told)
         paper().print(table)
+
+
+def tell(ratios: Sequence[Ratio], machine: Mapping[str, Any]) -> None:
+    """How many targets are met, on what machine, in how many seconds."""
     judged = [ratio.verdict for ratio in ratios if ratio.verdict]
-    paper().print(f"{judged.count('pass')} of {len(judged)} targets met")
+    taken = ", ".join(f"{name} {seconds} s" for name, seconds in machine["seconds"].items())
+    paper().print(f"{judged.count('pass')} of {len(judged)} targets met ({taken})")
+    paper().print(f"{machine['hardware']['cpu']}, {machine['threads']} threads, {machine['data']}")
 
 
 def _number(value: float) -> str:
