@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help demo test check bench bench-small bench-long format clean
+.PHONY: help demo test test-long check bench bench-small bench-long format clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ demo: .venv/ready ## SoRA on sample MRPC with a real pretrained MiniLM, about tw
 
 test: .venv/ready ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-long: .venv/ready ## kills of every method, many processes, fuzzing at length
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
 check: .venv/ready ## lint, format, types, import contracts
 	$(BIN)/ruff check .

@@ -128,6 +128,8 @@ class TrainerConfig:
     micro_batch_size: int | None = bounded(None, at_least=1)
     eval_batch_size: int = bounded(64, at_least=1)
     max_grad_norm: float | None = bounded(1.0, above=0)
+    skip_nonfinite: int = bounded(0, at_least=0)
+    auto_micro_batch: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
     head: Literal["train", "freeze"] = "train"
@@ -236,6 +238,8 @@ class RunConfig:
             del config["data"]["max_eval_rows"]
         if not trainer["score_untrained"]:  # It changes no score, but the record has one more.
             del trainer["score_untrained"]
+        if not trainer["skip_nonfinite"]:  # A run of before the key keeps its identity.
+            del trainer["skip_nonfinite"]
         if config["model"]["quantization"] is None:  # A run of before the two keys keeps its identity.
             del config["model"]["quantization"], config["model"]["double_quant"]
         for key in ("outputs", "experiment_name", "preset"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,12 @@ def screen() -> Console:
 def complain(message: str) -> None:
     """One line on standard error, in the words that every error begins with."""
     screen().print(f"peftbench: error: {' '.join(message.split())}", markup=False)
+
+
+def warned(message: str) -> None:
+    """One line on standard error and in the run's log: the run goes on."""
+    logging.getLogger("peftbench").warning("%s", message)
+    screen().print(f"peftbench: warning: {' '.join(message.split())}", markup=False)
 
 
 def paper() -> Console:

@@ -32,7 +32,7 @@ from peftbench.backbones.anatomy import is_decoder
 from peftbench.backbones.loading import load_backbone, origin
 from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.config import RunConfig
-from peftbench.console import RunReporter
+from peftbench.console import RunReporter, warned
 from peftbench.doors import Attachment, ParameterGroup
 from peftbench.environment import environment
 from peftbench.errors import PeftbenchError, RunError
@@ -52,12 +52,15 @@ from peftbench.training.checkpoint import (
     load_checkpoint,
     random_states,
     save_checkpoint,
+    seed_everything,
     set_random_states,
 )
 from peftbench.training.guard import failure
-from peftbench.training.loop import Loop, LoopState, Plan, Selected, restore, snapshot
+from peftbench.training.interruption import Interruption
+from peftbench.training.loop import Loop, LoopState, Plan, Selected
 from peftbench.training.meter import Meter, reset_peak_memory
 from peftbench.training.optimizers import Optimizers
+from peftbench.training.snapshot import restore, snapshot
 
 log = logging.getLogger("peftbench")
 
@@ -163,7 +166,8 @@ class Run:
             ):
                 self.rows.form.progress = reporter.writing
                 self._score_untrained()
-                selected = self._train(reporter, began)
+                with Interruption(warned) as interruption:
+                    selected = self._train(reporter, interruption, began)
                 self._conclude(selected)
             self.record["status"] = "completed"
             delete_checkpoint(self.folder.checkpoint)
@@ -209,11 +213,11 @@ class Run:
                 write_text(file, json.dumps(scores, indent=1) + "\n")
             self.record["untrained"] = json.loads(file.read_text(encoding="utf-8"))
 
-    def _train(self, reporter: RunReporter, began: float) -> Selected:
+    def _train(self, reporter: RunReporter, interruption: Interruption, began: float) -> Selected:
         """Every stage in turn, going on from a checkpoint where there is one."""
-        saved = load_checkpoint(self.folder.checkpoint, self.accelerator.device)
+        saved = load_checkpoint(self.folder.checkpoint, self.accelerator.device, warned)
         optimizers = self._optimizers()
-        torch.manual_seed(stream_seed(self.config.seed, DROPOUT))
+        seed_everything(stream_seed(self.config.seed, DROPOUT))
         state, first = LoopState(), 0
         if saved is not None:
             state, first = self._resume(saved, optimizers)
@@ -240,6 +244,7 @@ class Run:
                 seed=self.config.seed,
                 save=self._saver(plan, optimizers),
                 state=state,
+                interruption=interruption,
             )
             selected = loop.run(plan)
             if len(self.plans) > 1:
@@ -303,6 +308,8 @@ class Run:
         if final_ranks is not None and not any(final_ranks.values()):
             found["flags"].append(NO_RANK)
         found["flags"] += self.attachment.flags()
+        if self.meter.skipped_steps:
+            found["flags"].append(f"{self.meter.skipped_steps} steps skipped: loss or gradient not finite")
         self.attachment.export(self.folder.adapter)
         write_analysis(self.folder.path, self.attachment)
         write_texts(self.folder.path, self.rows)

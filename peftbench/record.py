@@ -19,7 +19,17 @@ WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
     "model": frozenset({"path", "wheel", "wheel_folder", "fetched"}),
     "data": frozenset({"root", "source"}),
     "task": frozenset({"form"}),
-    "trainer": frozenset({"device", "threads", "log_every", "progress", "checkpoint_every", "gradient_checkpointing"}),
+    "trainer": frozenset(
+        {
+            "device",
+            "threads",
+            "log_every",
+            "progress",
+            "checkpoint_every",
+            "gradient_checkpointing",
+            "auto_micro_batch",
+        }
+    ),
 }
 """Keys of a configuration, by section, that change no result. Rows, weights and the form are known by what they are."""
 

@@ -118,7 +118,7 @@ def test_every_method_starts_from_the_same_head(tiny_run, monkeypatch):
     ],
 )
 def test_micro_batches_accumulate_to_the_same_training(words, tiny_run, tmp_path):
-    words = [*words, f"model.path={_without_dropout(tiny_run, tmp_path)}"]
+    words = [*words, f"model.path={without_dropout(tiny_run, tmp_path)}"]
     whole, at_whole = run(tiny_run, *words)
     pieces, at_pieces = run(tiny_run, *words, "trainer.micro_batch_size=5")
     assert at_whole != at_pieces
@@ -127,7 +127,8 @@ def test_micro_batches_accumulate_to_the_same_training(words, tiny_run, tmp_path
     assert whole["ranks"] == pieces["ranks"]
 
 
-def _without_dropout(tiny_run, tmp_path) -> Path:
+def without_dropout(tiny_run, tmp_path) -> Path:
+    """The tiny run's backbone with every probability at zero: nothing is drawn while it trains."""
     import shutil
 
     source = Path(next(w for w in tiny_run if w.startswith("model.path=")).partition("=")[2])

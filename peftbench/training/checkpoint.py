@@ -2,47 +2,91 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-VERSION = 1
+VERSION = 2
+"""Of the layout; a checkpoint of another version is not read."""
+
+_TENSORS, _LAYOUT = "state.safetensors", "state.json"
 
 
 def save_checkpoint(folder: Path, state: Any) -> None:
     """Write `state` (dicts, lists, tensors, JSON values) to `folder`, which is replaced as a whole.
 
-    A reader finds the old checkpoint or the new one, never a mixture: see `load_checkpoint`.
+    The checkpoint before it stays beside it as `<folder>.old`, and at every moment one of the two is whole: see
+    `load_checkpoint`.
     """
     tensors: dict[str, Tensor] = {}
-    layout = _pack(state, tensors)
+    layout = json.dumps(_pack(state, tensors))
     partial, old = folder.with_suffix(".partial"), folder.with_suffix(".old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(tensors, str(partial / "state.safetensors"))
-    (partial / "state.json").write_text(json.dumps({"version": VERSION, "state": layout}), encoding="utf-8")
-    shutil.rmtree(old, ignore_errors=True)
+    save_file(tensors, str(partial / _TENSORS))
+    sums = {"tensors": _sum(partial / _TENSORS), "state": hashlib.sha256(layout.encode()).hexdigest()}
+    head = json.dumps({"version": VERSION, "sha256": sums})
+    (partial / _LAYOUT).write_text(f"{head}\n{layout}\n", encoding="utf-8")
+    for path in (partial / _TENSORS, partial / _LAYOUT, partial):
+        _sync(path)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)
     os.rename(partial, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _sync(folder.parent)
 
 
-def load_checkpoint(folder: Path, device: torch.device) -> Any | None:
-    """The state saved in `folder`, on `device`; None where there is none."""
+def load_checkpoint(folder: Path, device: torch.device, warn: Callable[[str], None] = lambda _: None) -> Any | None:
+    """The newest whole state saved in `folder`; None where there is none.
+
+    Args:
+        folder: of the checkpoint.
+        device: where its tensors go.
+        warn: is told of one that is broken or of another version; the one before it is taken.
+    """
     for candidate in (folder, folder.with_suffix(".old")):
-        if (candidate / "state.json").is_file():
-            saved = json.loads((candidate / "state.json").read_text(encoding="utf-8"))
-            if saved["version"] != VERSION:
-                return None
-            return _unpack(saved["state"], load_file(str(candidate / "state.safetensors"), device=str(device)))
+        if candidate.is_dir():
+            try:
+                return _load(candidate, device)
+            except Exception as error:  # Whatever a damaged file makes its readers raise.
+                first = (str(error).splitlines() or [type(error).__name__])[0]
+                warn(f"checkpoint {candidate.name} is not used ({first}); going back to the one before it")
     return None
+
+
+def _load(folder: Path, device: torch.device) -> Any:
+    head, layout = (folder / _LAYOUT).read_text(encoding="utf-8").splitlines()
+    found = json.loads(head)
+    if found["version"] != VERSION:
+        raise ValueError(f"version {found['version']}, this program reads {VERSION}")
+    sums = {"tensors": _sum(folder / _TENSORS), "state": hashlib.sha256(layout.encode()).hexdigest()}
+    if sums != found["sha256"]:
+        raise ValueError("its checksum is not that of its content")
+    return _unpack(json.loads(layout), load_file(str(folder / _TENSORS), device=str(device)))
+
+
+def _sum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """To the disk, so that a power cut after the renames finds what they name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def delete_checkpoint(folder: Path) -> None:
@@ -51,17 +95,34 @@ def delete_checkpoint(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Torch's random states, the only ones that training draws from."""
-    states = {"cpu": torch.get_rng_state()}
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The random states of torch, CUDA, NumPy and Python: whoever draws in a training step goes on where it was."""
+    version, numbers, gauss = random.getstate()
+    kind, key, *rest = np.random.get_state()
+    states: dict[str, Any] = {
+        "cpu": torch.get_rng_state(),
+        "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
+        "numpy": [kind, torch.from_numpy(np.asarray(key, np.int64)), *rest],
+    }
     return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
 
 
-def set_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+def set_random_states(states: dict[str, Any], device: torch.device) -> None:
     """Take `random_states`' answer back."""
     torch.set_rng_state(states["cpu"].cpu())
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    kind, key, *rest = states["numpy"]
+    np.random.set_state((kind, key.cpu().numpy().astype(np.uint32), *rest))
     if "cuda" in states and device.type == "cuda":
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def seed_everything(seed: int) -> None:
+    """Torch on every device, NumPy's and Python's global generators."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,31 +13,62 @@ from peftbench.record import Status
 
 
 class Diverged(RunError):
-    """The loss or a gradient is not finite. `step` is the optimizer step (from 1) that was not taken."""
+    """The loss or a gradient is not finite. `step` is the optimizer step (from 1) that was not taken.
 
-    def __init__(self, step: int, what: str):
+    Attributes:
+        last: the last evaluation's step and metrics; None: there was none.
+    """
+
+    def __init__(self, step: int, what: str, last: Mapping[str, Any] | None = None):
         super().__init__(
             f"diverged at step {step}: {what} is not finite; lower optimizer.lr, or set trainer.max_grad_norm"
+        )
+        self.step, self.last = step, last
+
+
+class OutOfMemory(RunError):
+    """A step did not fit. `step` is the optimizer step (from 1) that was not taken.
+
+    Args:
+        step: see above.
+        rows: of the forward pass that did it.
+        width: tokens of its longest row.
+    """
+
+    def __init__(self, step: int, rows: int, width: int):
+        smaller = f"set trainer.micro_batch_size={rows // 2} or less" if rows > 1 else "use a smaller task.max_length"
+        super().__init__(
+            f"out of memory at step {step}, in a forward pass of {rows} x {width} tokens; {smaller},"
+            " trainer.auto_micro_batch=true or trainer.gradient_checkpointing=true"
         )
         self.step = step
 
 
-def check_finite(loss: Tensor, gradient_norm: Tensor, step: int) -> None:
-    """Raise `Diverged` unless both scalars are finite. Waits for the device once."""
-    if not bool(torch.isfinite(loss + gradient_norm)):
-        raise Diverged(step, "the gradient's norm" if bool(torch.isfinite(loss)) else "the loss")
+def not_finite(loss: Tensor, gradient_norm: Tensor) -> str | None:
+    """Which of the two scalars is not finite, in words; None: both are. Waits for the device once."""
+    if bool(torch.isfinite(loss + gradient_norm)):
+        return None
+    return "the gradient's norm" if bool(torch.isfinite(loss)) else "the loss"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator of a device, or of the host, is what gave up."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def failure(error: BaseException) -> dict[str, Any]:
     """What the record says of a run that an exception ended: its status and its error."""
-    told = {"type": type(error).__name__, "message": str(error) or type(error).__name__}
-    return {"status": status_of(error), "error": told | {"step": getattr(error, "step", None)}}
+    told: dict[str, Any] = {"type": type(error).__name__, "message": str(error) or type(error).__name__}
+    told |= {"step": getattr(error, "step", None)}
+    if last := getattr(error, "last", None):
+        told["last_evaluation"] = dict(last)
+    return {"status": status_of(error), "error": told}
 
 
 def status_of(error: BaseException) -> Status:
     """The record's word for what ended a run."""
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
+    if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         return "out_of_memory"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

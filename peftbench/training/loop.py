@@ -15,9 +15,11 @@ from peftbench.config import TrainerConfig
 from peftbench.doors import Attachment, Clock
 from peftbench.sparsity import Strength
 from peftbench.training.batching import Rows, micro_batches, plan_epoch
-from peftbench.training.guard import check_finite
+from peftbench.training.guard import Diverged, OutOfMemory, is_out_of_memory, not_finite
+from peftbench.training.interruption import Interruption
 from peftbench.training.meter import Meter
 from peftbench.training.optimizers import Optimizers
+from peftbench.training.snapshot import restore, snapshot
 
 DATA_ORDER = 2
 """Stream of the run's seed that orders the data, apart from those of the head, the method and dropout."""
@@ -76,7 +78,7 @@ class LoopState:
     Attributes:
         step: optimizer steps taken. epoch: from 0. in_epoch: steps taken of this epoch.
         epoch_s: seconds of training spent in this epoch so far. since_best: evaluations without a new best.
-        latest: the selecting metric at the last evaluation.
+        latest: the selecting metric at the last evaluation. evaluated: that evaluation's step and metrics.
     """
 
     step: int = 0
@@ -85,6 +87,7 @@ class LoopState:
     epoch_s: float = 0.0
     since_best: int = 0
     latest: float = float("nan")
+    evaluated: dict[str, Any] | None = None
     stopped: bool = False
     best: Selected | None = None
 
@@ -99,6 +102,7 @@ class Loop:
         accelerator: device and precision.
         evaluate: metrics on the selection split. metric: which of them selects; larger is better.
         save: writes a resumable checkpoint. seed: the run's. penalty: the last step's, logged apart from the loss.
+        interruption: asks for an early end. micro: rows of a forward pass; None: all of a batch's.
     """
 
     model: nn.Module
@@ -116,13 +120,20 @@ class Loop:
     save: Callable[[LoopState], None]
     state: LoopState = field(default_factory=LoopState)
     penalty: Tensor | None = None
+    interruption: Interruption = field(default_factory=Interruption)
+    micro: int | None = None
+
+    def __post_init__(self):
+        self.micro = self.settings.micro_batch_size
 
     def run(self, plan: Plan) -> Selected:
         """Train the stage to its end and leave the model as the selected checkpoint.
 
         Raises:
             Diverged: loss or gradient not finite, before the weights moved.
+            OutOfMemory: a step did not fit.
             RunError: what the method promises did not happen.
+            KeyboardInterrupt: a signal came; the checkpoint is of its moment.
         """
         self.model.train()
         while self.state.step < plan.total_steps and not self.state.stopped:
@@ -152,6 +163,8 @@ class Loop:
             ended = state.in_epoch == len(batches) or state.step == plan.total_steps
             due = self._is_due(self.settings.eval_every, ended) or state.step == plan.total_steps
             save = self._is_due(self.settings.checkpoint_every, ended)
+            stop = self.interruption.asked
+            save = save or stop
             if ended or due or save:
                 seconds = self.meter.now() - began
                 state.epoch_s += seconds
@@ -162,6 +175,8 @@ class Loop:
                     self._consider(plan)
                 if save:
                     self._checkpoint()
+                if stop:
+                    raise KeyboardInterrupt
                 began = self.meter.now()
             if state.stopped or state.step == plan.total_steps:
                 return
@@ -181,9 +196,42 @@ class Loop:
         step = self.state.step
         lr_steps = plan.total_steps if plan.lr_steps is None else plan.lr_steps
         self.optimizers.set_lr(step + plan.lr_offset, lr_steps)
+        total = self._gradients(batch, lengths)
+        self._count(batch, lengths)
+        if (what := not_finite(total, self._clip())) is not None:
+            self.meter.skipped_steps += 1
+            self.optimizers.zero_grad()
+            if self.meter.skipped_steps > self.settings.skip_nonfinite:
+                raise Diverged(step + 1, what, self.state.evaluated)
+            return total
+        self.optimizers.step()
+        strength = plan.strength(step, plan.total_steps)
+        clock = Clock(step + 1, plan.total_steps, self.state.epoch, self.optimizers.lrs, strength)
+        self.attachment.after_step(clock)
+        self.optimizers.zero_grad()
+        return total
+
+    def _gradients(self, batch: np.ndarray, lengths: np.ndarray) -> Tensor:
+        """Gradients of the mean loss and the penalty; the loss, on the device. In smaller pieces where it must be."""
+        while True:
+            try:
+                return self._accumulate(batch, lengths)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the handler, whose error holds on to the tensors of the pass that failed.
+            self.optimizers.zero_grad()
+            rows = min(len(batch), self.micro or len(batch))
+            if rows == 1 or not self.settings.auto_micro_batch:
+                raise OutOfMemory(self.state.step + 1, rows, int(lengths[batch].max()))
+            self.micro = self.meter.micro_batch_size = rows // 2
+            if self.accelerator.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulate(self, batch: np.ndarray, lengths: np.ndarray) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
         first, weight = True, self.rows.weight(batch)
-        for rows in micro_batches(batch, lengths, self.settings.micro_batch_size):
+        for rows in micro_batches(batch, lengths, self.micro):
             inputs = self.rows.batch(rows, self.accelerator.device)
             with self.accelerator.autocast():
                 loss = self.loss(inputs) * (self.rows.weight(rows) / weight)
@@ -193,15 +241,12 @@ class Loop:
                 self.penalty = None if penalty is None else penalty.detach()
                 loss = loss if penalty is None else loss + penalty
             self.accelerator.backward(loss)
+        return total
+
+    def _count(self, batch: np.ndarray, lengths: np.ndarray) -> None:
+        for rows in micro_batches(batch, lengths, self.micro):
             self.meter.tokens += int(lengths[rows].sum())
             self.meter.padded_tokens += int(lengths[rows].max()) * len(rows)
-        check_finite(total, self._clip(), step + 1)
-        self.optimizers.step()
-        strength = plan.strength(step, plan.total_steps)
-        clock = Clock(step + 1, plan.total_steps, self.state.epoch, self.optimizers.lrs, strength)
-        self.attachment.after_step(clock)
-        self.optimizers.zero_grad()
-        return total
 
     def _clip(self) -> Tensor:
         """The norm of all gradients before they are clipped."""
@@ -219,6 +264,7 @@ class Loop:
         self.meter.eval_s += self.meter.now() - began
         self.reporter.evaluation(state, metrics, self.attachment.status())
         state.latest = value = float(metrics[self.metric])
+        state.evaluated = {"step": state.step, **metrics}
         if plan.selection == "last" or not self.attachment.selectable:
             return
         if state.best is None or value > state.best.value:
@@ -234,19 +280,3 @@ class Loop:
 
     def _snapshot(self) -> dict[str, Any]:
         return snapshot(self.model, self.attachment)
-
-
-def snapshot(model: nn.Module, attachment: Attachment) -> dict[str, Any]:
-    """A copy of every trained parameter and of the method's state."""
-    parameters = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    state = {k: v.clone() if isinstance(v, Tensor) else v for k, v in attachment.state_dict().items()}
-    return {"parameters": parameters, "method": state}
-
-
-@torch.no_grad()
-def restore(model: nn.Module, attachment: Attachment, copy: Mapping[str, Any]) -> None:
-    """Put a `snapshot` back."""
-    own = dict(model.named_parameters())
-    for name, value in copy["parameters"].items():
-        own[name].copy_(value)
-    attachment.load_state_dict(copy["method"])

@@ -24,6 +24,8 @@ class Meter:
         epoch_s: training seconds of each whole epoch. train_s: of all steps, those of a broken-off epoch too.
         eval_s, checkpoint_s: what the two took. steps: optimizer steps. tokens: real tokens trained on.
         padded_tokens: tokens with padding. generation_s, generated_tokens: of texts written.
+        skipped_steps: that were not taken, since loss or gradient was not finite. micro_batch_size: rows of a forward
+            pass, where memory asked for fewer than configured.
         phase: what is done now. peaks: of `rss` (resident memory) and `cuda`, by phase, MB (10⁶ bytes).
     """
 
@@ -37,6 +39,8 @@ class Meter:
     padded_tokens: int = 0
     generation_s: float = 0.0
     generated_tokens: int = 0
+    skipped_steps: int = 0
+    micro_batch_size: int | None = None
     phase: str = "setup"
     peaks: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -73,6 +77,8 @@ class Meter:
             "tokens_per_s": _rate(self.tokens, self.train_s),
             "generation_s": round(self.generation_s, 3),
             "generated_tokens_per_s": _rate(self.generated_tokens, self.generation_s),
+            "skipped_steps": self.skipped_steps,
+            "micro_batch_size": self.micro_batch_size,
             "padding_share": round(1 - self.tokens / self.padded_tokens, 4) if self.padded_tokens else None,
         }
 

@@ -20,8 +20,8 @@ from peftbench.layers.low_rank import LowRankLinear
 from peftbench.methods.base import Method
 from peftbench.methods.registry import method_class
 from peftbench.sparsity import Strength
-from peftbench.training.loop import restore, snapshot
 from peftbench.training.optimizers import check_groups
+from peftbench.training.snapshot import restore, snapshot
 
 TOTAL = 40
 METHODS = {

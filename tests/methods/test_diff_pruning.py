@@ -19,7 +19,7 @@ from peftbench.methods.registry import method_class
 from peftbench.sparsity import Strength
 from peftbench.strict import build
 from peftbench.training.checkpoint import load_checkpoint, save_checkpoint
-from peftbench.training.loop import restore, snapshot
+from peftbench.training.snapshot import restore, snapshot
 
 
 def clock(step):

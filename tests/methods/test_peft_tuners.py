@@ -15,7 +15,7 @@ from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
 from peftbench.experiment import run_experiment
 from peftbench.methods.peft import Peft
-from peftbench.training.loop import restore, snapshot
+from peftbench.training.snapshot import restore, snapshot
 
 peft = pytest.importorskip("peft")
 mapping = pytest.importorskip("peft.mapping")

@@ -1,8 +1,20 @@
-"""Checkpoints: what goes in comes out, and an interrupted write leaves the old one."""
+"""Checkpoints: what goes in comes out, and whatever happens to the newest the one before it is there."""
 
+import json
+import random
+
+import numpy as np
+import pytest
 import torch
 
-from peftbench.training.checkpoint import delete_checkpoint, load_checkpoint, save_checkpoint
+from peftbench.training.checkpoint import (
+    delete_checkpoint,
+    load_checkpoint,
+    random_states,
+    save_checkpoint,
+    seed_everything,
+    set_random_states,
+)
 
 CPU = torch.device("cpu")
 STATE = {"a": torch.arange(4.0), "b": [{"c": torch.ones(2, dtype=torch.bool)}, None, 3], 5: {"x": 1.5, "y": "z"}}
@@ -17,16 +29,94 @@ def test_nested_state_survives(tmp_path):
     assert loaded[5] == STATE[5]
 
 
-def test_the_newer_replaces_the_older_and_leaves_nothing_beside_it(tmp_path):
-    for value in (1, 2):
-        save_checkpoint(tmp_path / "checkpoint", {"value": value})
-    assert load_checkpoint(tmp_path / "checkpoint", CPU) == {"value": 2}
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
-    delete_checkpoint(tmp_path / "checkpoint")
-    assert load_checkpoint(tmp_path / "checkpoint", CPU) is None
+def saved(tmp_path, *values):
+    folder = tmp_path / "checkpoint"
+    for value in values:
+        save_checkpoint(folder, {"value": value, "tensor": torch.full((64,), float(value))})
+    return folder
 
 
-def test_a_write_cut_between_its_two_renames_leaves_the_old_one(tmp_path):
-    save_checkpoint(tmp_path / "checkpoint", {"value": 1})
-    (tmp_path / "checkpoint").rename(tmp_path / "checkpoint.old")
-    assert load_checkpoint(tmp_path / "checkpoint", CPU) == {"value": 1}
+def value_of(folder, warn=lambda _: None):
+    state = load_checkpoint(folder, CPU, warn)
+    assert torch.equal(state["tensor"], torch.full((64,), float(state["value"])))
+    return state["value"]
+
+
+def test_the_newer_replaces_the_older_which_stays_beside_it(tmp_path):
+    folder = saved(tmp_path, 1, 2, 3)
+    assert value_of(folder) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "checkpoint.old"]
+    assert value_of(tmp_path / "checkpoint.old") == 2
+    delete_checkpoint(folder)
+    assert load_checkpoint(folder, CPU) is None
+    assert not list(tmp_path.iterdir())
+
+
+def flip(file, at):
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: flip(folder / "state.safetensors", -3),
+        lambda folder: flip(folder / "state.json", -4),
+        lambda folder: (folder / "state.safetensors").write_bytes(b""),
+        lambda folder: (folder / "state.json").write_text(""),
+        lambda folder: (folder / "state.json").write_bytes((folder / "state.json").read_bytes()[:-20]),
+        lambda folder: (folder / "state.safetensors").unlink(),
+        lambda folder: (folder / "state.json").unlink(),
+        lambda folder: (folder / "state.json").write_text(json.dumps({"version": 1, "state": {}})),
+        lambda folder: (folder / "state.json").write_text('{"version": 99, "sha256": {}}\n{}\n'),
+    ],
+)
+def test_a_broken_one_is_told_and_the_one_before_it_is_used(tmp_path, damage):
+    folder = saved(tmp_path, 1, 2)
+    damage(folder)
+    told = []
+    assert value_of(folder, told.append) == 1
+    (line,) = told
+    assert line.startswith("checkpoint checkpoint is not used (")
+    assert "\n" not in line
+    damage(folder.with_suffix(".old"))
+    assert load_checkpoint(folder, CPU) is None
+    save_checkpoint(folder, {"value": 3, "tensor": torch.full((64,), 3.0)})
+    assert value_of(folder) == 3
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_write_that_is_cut_leaves_a_whole_one(tmp_path, renames, monkeypatch):
+    folder = saved(tmp_path, 1, 2)
+    done = []
+
+    def rename(source, target):
+        if len(done) == renames:
+            raise KeyboardInterrupt
+        done.append(1)
+        source.rename(target)
+
+    monkeypatch.setattr("peftbench.training.checkpoint.os.rename", rename)
+    with pytest.raises(KeyboardInterrupt):
+        saved(tmp_path, 3)
+    monkeypatch.undo()
+    told = []
+    assert value_of(folder, told.append) == 2
+    assert not told
+    assert value_of(saved(tmp_path, 4)) == 4
+
+
+def draws():
+    return torch.rand(3).tolist(), np.random.rand(3).tolist(), [random.random() for _ in range(3)], random.gauss(0, 1)
+
+
+def test_random_states_survive_the_file(tmp_path):
+    seed_everything(7)
+    first = draws()
+    save_checkpoint(tmp_path / "checkpoint", random_states(CPU))
+    after = draws()
+    set_random_states(load_checkpoint(tmp_path / "checkpoint", CPU), CPU)
+    assert draws() == after != first
+    seed_everything(7)
+    assert draws() == first

@@ -1,0 +1,42 @@
+"""SIGINT and SIGTERM while training: the step in hand is finished and written down first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+class Interruption:
+    """While open, the first signal only asks the loop to end; a second one interrupts at once.
+
+    Args:
+        tell: says so to the user.
+
+    Attributes:
+        asked: whether a signal came.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = lambda _: None):
+        self._tell = tell
+        self._before: dict[int, Any] = {}
+        self.asked = False
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # As a shell does for what it puts in background.
+                    self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self._tell(f"{signal.Signals(number).name}: ends after this step, with a checkpoint; again: at once")

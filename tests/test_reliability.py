@@ -1,0 +1,312 @@
+"""What runs do when they are killed, interrupted, out of memory, or fed numbers that are none.
+
+The long form kills every method's run at random steps, in evaluations and in the middle of writing a checkpoint; it is
+marked `long`, see `make test-long`.
+"""
+
+import json
+import math
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from contracts.test_methods import METHODS
+from test_experiment import FAST, STAGED, run, same_result, tensors, without_dropout
+
+from peftbench import experiment
+from peftbench.errors import RunError
+from peftbench.training import checkpoint
+from peftbench.training.guard import Diverged, OutOfMemory
+from peftbench.training.loop import Loop
+
+WORDS = ["trainer.epochs=3", "trainer.checkpoint_every=2"]
+
+
+def in_child(work) -> int:
+    """Do `work` in a forked process; how that ended, as `os.waitstatus_to_exitcode` has it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        finally:
+            os._exit(7)  # Not reached where the work kills the process.
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_step(number):
+    """Kill in the middle of an optimizer step: gradients are there, weights have not moved."""
+
+    def arm():
+        original = Loop._count
+
+        def count(self, batch, lengths):
+            if self.state.step == number:
+                die()
+            return original(self, batch, lengths)
+
+        Loop._count = count
+
+    return arm
+
+
+def in_evaluation(number):
+    """Kill at the end of an evaluation, before anything is made of it."""
+
+    def arm():
+        original, seen = Loop._consider, []
+
+        def consider(self, plan):
+            evaluate = self.evaluate
+            seen.append(1)
+            self.evaluate = lambda: (evaluate(), die()) if len(seen) == number else evaluate()
+            return original(self, plan)
+
+        Loop._consider = consider
+
+    return arm
+
+
+def in_checkpoint(number, moment):
+    """Kill while a checkpoint is written: before a rename (0, 1), or with the tensors half on the disk (-1)."""
+
+    def arm():
+        saves, renames = [], []
+        save, rename = checkpoint.save_file, checkpoint.os.rename
+
+        def saved(tensors, file):
+            saves.append(1)
+            renames.clear()
+            save(tensors, file)
+            if len(saves) == number and moment < 0:
+                os.truncate(file, Path(file).stat().st_size // 2)
+                die()
+
+        def renamed(source, target):
+            if len(saves) == number and len(renames) == moment:
+                die()
+            renames.append(1)
+            rename(source, target)
+
+        checkpoint.save_file, checkpoint.os.rename = saved, renamed
+
+    return arm
+
+
+def after_training(number):
+    """Kill where training is over and the result is not written."""
+
+    def arm():
+        def conclude(self, selected):
+            die()
+
+        experiment.Run._conclude = conclude
+
+    return arm
+
+
+def survives(tiny_run, words, tmp_path, kills) -> None:
+    """Killed at each of `kills` in turn and started again, a run ends with the bits of one that was left alone."""
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+    for arm in kills:
+
+        def work(arm=arm):
+            arm()
+            run(tiny_run, *words)
+
+        assert in_child(work) == -signal.SIGKILL
+    again = run(tiny_run, *words)
+    same_result(whole, again)
+    lines = [json.loads(line) for line in (again[1] / "history.jsonl").read_text().splitlines()]
+    evaluated = [(line["stage"], line["step"]) for line in lines if line["kind"] == "evaluation"]
+    assert evaluated == sorted(set(evaluated))
+
+
+@pytest.mark.parametrize("name", ["sora", "adalora", "full"])
+def test_a_killed_run_started_again_ends_with_the_same_bits(name, tiny_run, tmp_path):
+    words = [f"method={name}", *WORDS, *FAST.get(name, [])]
+    survives(tiny_run, words, tmp_path, [at_step(5), in_evaluation(1), in_checkpoint(2, 0), after_training(1)])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_survives_kills_everywhere(name, tiny_run, tmp_path):
+    words = [f"method={name}", *WORDS, *FAST.get(name, [])]
+    draw = random.Random(name)
+    kills = [at_step(draw.randrange(1, 12)), in_evaluation(draw.randrange(1, 3)), after_training(1)]
+    kills += [in_checkpoint(draw.randrange(1, 4), moment) for moment in (-1, 0, 1)]
+    draw.shuffle(kills)
+    survives(tiny_run, words, tmp_path, kills)
+
+
+@pytest.mark.long
+def test_a_staged_run_survives_kills_between_its_stages(tiny_run, tmp_path):
+    def between(stage):
+        def arm():
+            original = experiment.Run._end_stage
+
+            def end(self, plan):
+                original(self, plan)
+                if plan.index == stage:
+                    die()
+
+            experiment.Run._end_stage = end
+
+        return arm
+
+    words = [*STAGED, "trainer.checkpoint_every=1"]
+    survives(tiny_run, words, tmp_path, [between(0), at_step(2), between(1), between(2), between(3)])
+
+
+@pytest.mark.long
+def test_kills_at_moments_of_the_clock_are_survived(tiny_run, tmp_path):
+    words = ["method=sora", *WORDS, "trainer.epochs=6", *FAST["sora"]]
+    began = time.monotonic()
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+    seconds, draw = time.monotonic() - began, random.Random(0)
+    killed = 0
+    while killed < 12:
+        child = os.fork()
+        if child == 0:
+            run(tiny_run, *words)
+            os._exit(0)
+        time.sleep(draw.uniform(0.1, 0.9) * seconds)
+        os.kill(child, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+            break
+        killed += 1
+    same_result(whole, run(tiny_run, *words))
+
+
+def test_a_broken_checkpoint_is_told_and_the_one_before_it_carries_on(tiny_run, tmp_path, capsys):
+    words = ["method=sora", *WORDS, *FAST["sora"]]
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+
+    def work():
+        at_step(7)()
+        run(tiny_run, *words)
+
+    assert in_child(work) == -signal.SIGKILL
+    (tensors,) = tmp_path.glob("**/checkpoint/state.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-9])
+    capsys.readouterr()
+    again = run(tiny_run, *words)
+    assert "warning: checkpoint checkpoint is not used" in capsys.readouterr().err.replace("\n", " ")
+    same_result(whole, again)
+    assert not list(again[1].glob("checkpoint*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(number, tiny_run, tmp_path):
+    words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+
+    def work():
+        original = Loop._count
+
+        def count(self, batch, lengths):
+            if self.state.step == 4:
+                os.kill(os.getpid(), number)
+            return original(self, batch, lengths)
+
+        Loop._count = count
+        try:
+            run(tiny_run, *words)
+        except KeyboardInterrupt:
+            os._exit(3)
+
+    assert in_child(work) == 3
+    record = json.loads(next(p for p in tmp_path.glob("**/record.json") if "whole" not in str(p)).read_text())
+    assert record["status"] == "interrupted"
+    assert record["error"]["type"] == "KeyboardInterrupt"
+    again = run(tiny_run, *words)
+    same_result(whole, again)
+    lines = [json.loads(line) for line in (again[1] / "history.jsonl").read_text().splitlines()]
+    assert len([line for line in lines if line["kind"] == "evaluation"]) == 3
+
+
+def poisoned(steps, monkeypatch):
+    """Make the loss of these steps (from 0) infinite."""
+    original = Loop._accumulate
+
+    def accumulate(self, batch, lengths):
+        total = original(self, batch, lengths)
+        return total * math.inf if self.state.step in steps else total
+
+    monkeypatch.setattr(Loop, "_accumulate", accumulate)
+
+
+def test_divergence_tells_the_last_good_metrics(tiny_run, monkeypatch, tmp_path):
+    poisoned({6}, monkeypatch)
+    with pytest.raises(Diverged, match="step 7"):
+        run(tiny_run, "method=lora", "trainer.epochs=3", "trainer.eval_every=2")
+    record = json.loads(next(tmp_path.glob("**/record.json")).read_text())
+    assert (record["status"], record["error"]["step"]) == ("diverged", 7)
+    assert record["error"]["last_evaluation"]["step"] == 6
+    assert 0 <= record["error"]["last_evaluation"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", ["lora", "sora", "adalora"])
+def test_steps_that_are_not_finite_are_left_out_within_a_bound(name, tiny_run, monkeypatch):
+    poisoned({2, 5}, monkeypatch)
+    words = [f"method={name}", "trainer.epochs=3", *FAST.get(name, [])]
+    moved = []
+    original = Loop._step
+
+    def watch(self, plan, batch, lengths):
+        before = [p.detach().clone() for p in self.optimizers.parameters]
+        loss = original(self, plan, batch, lengths)
+        after = self.optimizers.parameters
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+        return loss
+
+    monkeypatch.setattr(Loop, "_step", watch)
+    record, _ = run(tiny_run, *words, "trainer.skip_nonfinite=2")
+    assert record["timing"]["skipped_steps"] == 2
+    assert "2 steps skipped: loss or gradient not finite" in record["flags"]
+    assert [step for step, did in enumerate(moved) if not did and step] == [2, 5]
+    with pytest.raises(Diverged, match="step 6"):
+        run(tiny_run, *words, "trainer.skip_nonfinite=1")
+
+
+def tight(rows, monkeypatch):
+    """A machine that cannot hold more than so many rows at a time."""
+    from peftbench.training.batching import TokenRows
+
+    original = TokenRows.batch
+
+    def batch(self, which, device):
+        if len(which) > rows and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
+        return original(self, which, device)
+
+    monkeypatch.setattr(TokenRows, "batch", batch)
+
+
+def test_out_of_memory_tells_the_batch_that_did_it(tiny_run, monkeypatch, tmp_path):
+    tight(3, monkeypatch)
+    with pytest.raises(OutOfMemory, match=r"step 1, in a forward pass of \d+ x \d+ tokens; set trainer.micro_batch"):
+        run(tiny_run, "method=lora")
+    record = json.loads(next(tmp_path.glob("**/record.json")).read_text())
+    assert (record["status"], record["error"]["step"]) == ("out_of_memory", 1)
+
+
+def test_micro_batches_that_memory_asks_for_change_no_gradient(tiny_run, monkeypatch, tmp_path):
+    quiet = ["method=sora", *FAST["sora"], f"model.path={without_dropout(tiny_run, tmp_path)}"]
+    whole, at_whole = run(tiny_run, *quiet, f"outputs={tmp_path / 'whole'}")
+    tight(3, monkeypatch)
+    record, path = run(tiny_run, *quiet, "trainer.auto_micro_batch=true")
+    assert record["run_id"] == whole["run_id"]
+    assert record["timing"]["micro_batch_size"] <= 3
+    for key, tensor in tensors(at_whole).items():
+        torch.testing.assert_close(tensors(path)[key], tensor, rtol=0, atol=2e-5)
+    tight(0, monkeypatch)
+    with pytest.raises(RunError, match=r"use a smaller task\.max_length"):
+        run(tiny_run, *quiet, "seed=5", "trainer.auto_micro_batch=true")
