@@ -41,7 +41,7 @@ from peftbench.forms.registry import form_class
 from peftbench.kept import Kept
 from peftbench.placing import run_folder, selection
 from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
-from peftbench.scoring import NO_RANK, Scorer, check_pruning
+from peftbench.scoring import NO_RANK, Scorer, at_chance, check_pruning
 from peftbench.stages import plan_stages, stage_result
 from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
@@ -60,7 +60,7 @@ from peftbench.training.interruption import Interruption
 from peftbench.training.loop import Loop, LoopState, Plan, Selected
 from peftbench.training.meter import Meter, reset_peak_memory
 from peftbench.training.optimizers import Optimizers
-from peftbench.training.snapshot import restore, snapshot
+from peftbench.training.snapshot import fingerprints, restore, snapshot, unmoved
 
 log = logging.getLogger("peftbench")
 
@@ -150,6 +150,7 @@ class Run:
     def __post_init__(self):
         self.selection = selection(self.config, self.data)
         self.initial_ranks = self.attachment.ranks()
+        self.at_start = fingerprints(self.model)
         self.stages: list[dict[str, Any]] = []
         self.scorer = Scorer(self.rows, self.selection[1])
         self.record: dict[str, Any] = self._opening()
@@ -299,6 +300,7 @@ class Run:
         before = self.scorer.numbers(split)
         final = counts(self.attachment, self.groups)
         final_ranks = self.attachment.ranks()
+        stayed = unmoved(self.at_start, fingerprints(self.model))
         self.attachment.finalize()
         numbers = self.scorer.numbers(split)
         halved = self.config.trainer.precision == "bf16" or self.config.model.quantization is not None
@@ -307,7 +309,8 @@ class Run:
         found, predictions = self.scorer.results(self.spec, self.data, {split: numbers}, submission)
         if final_ranks is not None and not any(final_ranks.values()):
             found["flags"].append(NO_RANK)
-        found["flags"] += self.attachment.flags()
+        found["flags"] += at_chance(found["metrics"], found["baselines"], split, metric)
+        found["flags"] += stayed + self.attachment.flags()
         if self.meter.skipped_steps:
             found["flags"].append(f"{self.meter.skipped_steps} steps skipped: loss or gradient not finite")
         self.attachment.export(self.folder.adapter)

@@ -123,3 +123,20 @@ def suspicions(predictions: Mapping[str, Predictions], illegal: Mapping[str, int
         if count := illegal.get(split):
             flags.append(f"illegal outputs on {split}: {count} of {len(found)}")
     return flags
+
+
+def at_chance(metrics: Mapping[str, Scores], baselines: Mapping[str, Any], split: str, metric: str) -> list[str]:
+    """That the selecting score is no better than one that reads no text, where that is so.
+
+    Args:
+        metrics: by split, as the record has them.
+        baselines: alike, see `all_baselines`.
+        split: the one that selects.
+        metric: alike.
+    """
+    value = metrics[split][metric]
+    known = {name: found.get(metric) for name, found in (baselines.get(split) or {}).items()}
+    name, best = max(((n, v) for n, v in known.items() if v is not None), key=lambda one: one[1], default=("", None))
+    if value is None or best is None or value > best:
+        return []
+    return [f"{metric} on {split} is at chance level: {value:.4f}, and {best:.4f} without reading ({name})"]

@@ -19,6 +19,7 @@ from test_experiment import FAST, STAGED, run, same_result, tensors, without_dro
 
 from peftbench import experiment
 from peftbench.errors import RunError
+from peftbench.scoring import at_chance
 from peftbench.training import checkpoint
 from peftbench.training.guard import Diverged, OutOfMemory
 from peftbench.training.loop import Loop
@@ -310,3 +311,24 @@ def test_micro_batches_that_memory_asks_for_change_no_gradient(tiny_run, monkeyp
     tight(0, monkeypatch)
     with pytest.raises(RunError, match=r"use a smaller task\.max_length"):
         run(tiny_run, *quiet, "seed=5", "trainer.auto_micro_batch=true")
+
+
+def test_what_a_reader_should_know_is_flagged(tiny_run, monkeypatch):
+    record, _ = run(tiny_run, "method=sora", "sparsity.lambda=1e-6", "optimizer.lr=1e-9")
+    told = " | ".join(record["flags"])
+    assert "constant prediction on validation" in told
+    assert "accuracy on validation is at chance level: 0." in told
+    assert "the budget never moved: the threshold removed no rank" in told
+    monkeypatch.setattr("peftbench.training.optimizers.Optimizers.step", lambda self: None)
+    record, _ = run(tiny_run, "method=lora")
+    (flag,) = [flag for flag in record["flags"] if "did not move" in flag]
+    stayed, _, trained, *_ = flag.split()
+    assert stayed == trained != "0"
+
+
+@pytest.mark.parametrize(("value", "flagged"), [(0.7, False), (0.66, True), (0.5, True), (None, False)])
+def test_a_score_above_chance_is_not_flagged(value, flagged):
+    baselines = {"validation": {"majority": {"accuracy": 0.66}, "random": {"accuracy": 0.5}}, "test": None}
+    found = at_chance({"validation": {"accuracy": value}}, baselines, "validation", "accuracy")
+    assert bool(found) == flagged
+    assert not at_chance({"test": {"pearson": 0.0}}, baselines, "test", "pearson")

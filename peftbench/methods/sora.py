@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -77,6 +78,7 @@ class SoRAAttachment(LowRankAttachment):
     def __init__(self, model: nn.Module, context: Context, method: SoRA, make):
         super().__init__(model, context, method.sites, make)
         self.method = method
+        self.pressed = False
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Groups `low_rank` and `gate`; gates are never decayed, as in the code."""
@@ -92,7 +94,22 @@ class SoRAAttachment(LowRankAttachment):
     def after_step(self, clock: Clock) -> None:
         """The proximal step, with the threshold that belongs to this step's learning rate."""
         xi = clock.strength.threshold(clock.lrs["gate"])
+        self.pressed |= xi > 0
         THRESHOLDS[clock.strength.operator](self.gates, xi)
+
+    def flags(self) -> list[str]:
+        """That thresholding removed nothing, where that is so."""
+        if not self.pressed or sum(self.ranks().values()) < self.method.rank * len(self.layers):
+            return []
+        return ["the budget never moved: the threshold removed no rank; raise sparsity.lambda or sparsity.xi"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether there was a threshold."""
+        return {"pressed": self.pressed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take `state_dict`'s answer back."""
+        self.pressed = bool(state["pressed"])
 
     def status(self) -> dict[str, Any]:
         """Ranks at exactly zero, of all."""

@@ -228,6 +228,8 @@ def _cell(
     ended = Counter(
         "no such metric" if run.completed else run.status for run, score in scores.values() if score is None
     )
+    flags = Counter(flag.partition(":")[0] for run in counted for flag in run.flags)
+    notes += [f"{where}: {flag} ({count} of {_runs(len(counted))})." for flag, count in flags.items()]
     if commits := _several(counted, _commit):
         notes.append(f"{where}: runs of {commits} commits in one mean.")
     mixed = _several(counted, _rows_of) > 0

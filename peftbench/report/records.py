@@ -111,6 +111,12 @@ class Run:
         return self.record["data"]["splits"].get("train", {}).get("rows")
 
     @property
+    def flags(self) -> list[str]:
+        """What a reader should know before believing a score."""
+        found = self.record.get("flags")
+        return [flag for flag in found if isinstance(flag, str)] if isinstance(found, list) else []
+
+    @property
     def hardware(self) -> str:
         """`2 cores of Intel(R) Xeon(R) Processor, no GPU`; empty where the record does not say."""
         found = (self.record.get("environment") or {}).get("hardware")

@@ -19,7 +19,7 @@ COLUMNS: Mapping[str, type] = {
     "parameters_trained": int, "parameters_effective": int, "parameters_stored": int, "parameters_head": int,
     "parameters_paper": int, "ranks_initial": int, "ranks_final": int, "epoch_median_s": float, "train_s": float,
     "peak_rss_mb": float, "peak_cuda_mb": float, "commit": str, "dirty": bool, "hardware": str, "started": str,
-    "record": str,
+    "flags": str, "record": str,
 }  # fmt: skip
 """The columns in order, each with its type; an unknown value is empty."""
 
@@ -69,6 +69,7 @@ def _told(run: Run) -> dict[str, Any]:
         "dirty": git.get("dirty"),
         "hardware": run.hardware or None,
         "started": record.get("started"),
+        "flags": "; ".join(run.flags) or None,
         "record": str(run.file),
     }
 
