@@ -53,6 +53,7 @@ def _dispatch(words: list[str]) -> int:
         "mixed": _mixed,
         "fetch": _fetch,
         "report": _report,
+        "replay": _replay,
     }
     if any(word in ("-h", "--help") for word in words):
         from peftbench.guide import help_text
@@ -244,3 +245,12 @@ def _report(words: list[str]) -> int:
     from peftbench.report.verb import report
 
     return report(words)
+
+
+def _replay(words: list[str]) -> int:
+    if not words:
+        raise ConfigurationError("replay: give a run's record.json or its folder (see peftbench --help)")
+    _before_torch()
+    from peftbench.replay import replay
+
+    return replay(words)

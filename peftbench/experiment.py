@@ -84,11 +84,7 @@ def run_experiment(
     reset_peak_memory()
     check_machine(config)
     kept = kept or Kept()
-    spec, form = configured(config.task), form_class(config)
-    wanted = (config.task, config.data, config.trainer.predictions)
-    data = kept.get("data", repr(wanted), lambda: load_task(spec, *wanted))
-    weights = kept.get("origin", repr(config.model), lambda: origin(config.model))
-    folder = run_folder(config, data, weights, form)
+    spec, form, data, folder = placed(config, kept)
     if (done := folder.finished() if again else folder.ended()) is not None:
         return done | {"reused": True}, folder.path
     run = _assemble(config, spec, form, data, folder, kept)
@@ -107,6 +103,19 @@ def run_experiment(
             told = RunError(f"{type(error).__name__}: {first} (traceback in {where})")
             told.folder = folder.path
             raise told from error
+
+
+def placed(config: RunConfig, kept: Kept) -> tuple[TaskSpec, type[Form], TaskData, RunFolder]:
+    """The run's task, form and data, and the folder that these and the configuration name.
+
+    Raises:
+        ConfigurationError: data or weights are not there, or do not fit.
+    """
+    spec, form = configured(config.task), form_class(config)
+    wanted = (config.task, config.data, config.trainer.predictions)
+    data = kept.get("data", repr(wanted), lambda: load_task(spec, *wanted))
+    weights = kept.get("origin", repr(config.model), lambda: origin(config.model))
+    return spec, form, data, run_folder(config, data, weights, form)
 
 
 def _assemble(

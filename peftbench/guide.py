@@ -21,6 +21,7 @@ peftbench: fine-tune a pretrained language model with a parameter-efficient meth
   peftbench list [{kinds}]
   peftbench mixed <run> <run> ...     several trained prompts in one batch, each row its own
   peftbench report <folder> ...       tables of what runs left; with to=<folder> written there, with figures and a page
+  peftbench replay <record.json>      a recorded run once more, and whether it says the same
   peftbench fetch [<model> ...]       bring a model or, with data <task> ... root=<folder>, data here; alone: a list
   peftbench doctor                    versions, devices, data, models
 

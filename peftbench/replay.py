@@ -1,0 +1,168 @@
+"""A recorded run once more, and whether it says the same."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.table import Table
+
+from peftbench.config import RunConfig
+from peftbench.console import paper, warned
+from peftbench.errors import ConfigurationError
+from peftbench.experiment import placed, run_experiment
+from peftbench.kept import SWEEP, Kept
+from peftbench.record import read_record
+from peftbench.typed import typed
+
+EXPERIMENT = "replay"
+TOLERANCE = 1e-3
+"""Largest difference of a score that passes for another machine's rounding."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """Something that the record says and the replay says too; None: one does not."""
+
+    what: str
+    recorded: Any
+    replayed: Any
+
+    @property
+    def difference(self) -> float | None:
+        """Absolute; None where one of the two is no number."""
+        pair = (self.recorded, self.replayed)
+        return abs(pair[0] - pair[1]) if all(isinstance(value, (int, float)) for value in pair) else None
+
+
+def replay(words: Sequence[str]) -> int:
+    """Run a record's configuration again and compare: `<record.json> [key=value ...]`.
+
+    Args:
+        words: the record's path, then keys that say where things are (`outputs`, `data.root`, `model.path`, ...).
+
+    Returns:
+        0: the scores are the record's, to `TOLERANCE`. 1: they are not.
+
+    Raises:
+        ConfigurationError: no completed record, or data, weights or keys that make it another run.
+    """
+    file, *overrides = words or [""]
+    record = _recorded(Path(file))
+    config = _configured(record, overrides)
+    kept = Kept(SWEEP)
+    _, _, data, folder = placed(config, kept)
+    if folder.path.name != record["run_id"]:
+        _refuse(record, config, data.provenance)
+    shutil.rmtree(folder.path, ignore_errors=True)  # An earlier replay's; nothing else lies in this experiment.
+    replayed, _ = run_experiment(config, kept)
+    found = list(numbers(record, replayed))
+    verdict = judged(found)
+    _show(found, list(surroundings(record, replayed)), f"{record['task']} · {record['method']} · {verdict}")
+    paper().print(f"record: {folder.record}")
+    return int(verdict == "different")
+
+
+def _recorded(file: Path) -> dict[str, Any]:
+    file = file / "record.json" if file.is_dir() else file
+    record = read_record(file)
+    if record is None:
+        raise ConfigurationError(f"replay: {file} is no record; give a run's record.json or its folder")
+    if record["status"] != "completed":
+        raise ConfigurationError(f"replay: the run of {file} is {record['status']}, not completed; nothing to compare")
+    return record
+
+
+def _configured(record: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    known = {key: value for key, value in record["config"].items() if key != "preset"}
+    known["sparsity"] = known["sparsity"] or {"schedule": "constant"}
+    known |= {"outputs": "outputs", "experiment_name": EXPERIMENT}
+    for word in overrides:
+        if "=" not in word:
+            raise ConfigurationError(f"replay: {word}: expected key=value after the record")
+    try:
+        whole = OmegaConf.merge(known, OmegaConf.from_dotlist(list(overrides)))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigurationError(f"replay: {str(error).splitlines()[0]}") from error
+    config = typed(OmegaConf.to_container(whole), {})  # type: ignore[arg-type]
+    if config.experiment_name != EXPERIMENT:
+        raise ConfigurationError(f"experiment_name: a replay's is {EXPERIMENT}; give another outputs instead")
+    return config
+
+
+def _refuse(record: Mapping[str, Any], config: RunConfig, data: Mapping[str, Any]) -> None:
+    """Say what makes it another run."""
+    before = {name: split["fingerprint"] for name, split in record["data"]["splits"].items()}
+    now = {name: split["fingerprint"] for name, split in data["splits"].items()}
+    if before != now:
+        others = ", ".join(sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)))
+        why = f"other rows of {others} (data.source={data['source']})"
+    else:
+        why = "weights, or keys of the configuration or of this version, that change the result"
+    raise ConfigurationError(f"replay: this is not run {record['run_id']}: {why}; say where its own are, or leave keys")
+
+
+def numbers(record: Mapping[str, Any], replayed: Mapping[str, Any]) -> Iterator[Number]:
+    """Scores, ranks and counts of both."""
+    for split in dict.fromkeys([*record["metrics"], *replayed["metrics"]]):
+        of, now = record["metrics"].get(split, {}), replayed["metrics"].get(split, {})
+        for metric in dict.fromkeys([*of, *now]):
+            yield Number(f"{split} {metric}", of.get(metric), now.get(metric))
+    ranks = [sum(r["ranks"]["final"].values()) if r.get("ranks") else None for r in (record, replayed)]
+    if ranks != [None, None]:
+        yield Number("ranks left", *ranks)
+    for key in ("trained", "effective"):
+        yield Number(f"parameters {key}", record["parameters"][key], replayed["parameters"][key])
+    yield Number("checkpoint of step", record["selection"]["step"], replayed["selection"]["step"])
+
+
+def judged(found: Sequence[Number]) -> str:
+    """`identical`, `equal to <largest difference of a score>`, or `different`."""
+    if all(number.recorded == number.replayed for number in found):
+        return "identical"
+    scores = [number.difference for number in found if number.what.split()[0] not in _COUNTED]
+    largest = max((1.0 if size is None else size for size in scores), default=0.0)
+    return f"equal to {largest:.1g}" if largest <= TOLERANCE else "different"
+
+
+_COUNTED = ("ranks", "parameters", "checkpoint")
+
+
+def surroundings(record: Mapping[str, Any], replayed: Mapping[str, Any]) -> Iterator[Number]:
+    """What of machine and software is not as it was."""
+    before, now = (_flat(r.get("environment") or {}) for r in (record, replayed))
+    for key in dict.fromkeys([*before, *now]):
+        if before.get(key) != now.get(key):
+            yield Number(key, before.get(key), now.get(key))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _show(found: Sequence[Number], around: Sequence[Number], title: str) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("what")
+    for name in ("recorded", "replayed", "difference"):
+        table.add_column(name, justify="right")
+    for number in found:
+        size = "-" if number.difference is None else f"{number.difference:.2g}"
+        table.add_row(number.what, _shown(number.recorded), _shown(number.replayed), size)
+    paper().print(table)
+    for number in around:
+        warned(f"{number.what}: {number.recorded} then, {number.replayed} now")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6f}"
+    return "not there" if value is None else f"{value:,}"

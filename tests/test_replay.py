@@ -1,0 +1,92 @@
+"""`peftbench replay`: the same run again, told apart from another."""
+
+import json
+
+import pytest
+from test_experiment import run
+
+from peftbench import cli
+from peftbench.record import write_text
+from peftbench.replay import Number, judged
+
+
+@pytest.fixture
+def recorded(tiny_run):
+    return run(tiny_run, "method=sora", "sparsity.lambda=60")
+
+
+def changed(path, change):
+    record = json.loads((path / "record.json").read_text())
+    change(record)
+    write_text(path / "record.json", json.dumps(record))
+
+
+def test_a_replay_says_the_same_to_the_bit(recorded, tmp_path, capsys):
+    record, path = recorded
+    for _ in range(2):  # A second replay takes the place of the first.
+        capsys.readouterr()
+        assert cli.exit_status(["replay", str(path), f"outputs={tmp_path / 'again'}"]) == 0
+        shown = capsys.readouterr()
+        assert "mrpc · sora · identical" in shown.out
+        assert "warning" not in shown.err
+    (file,) = tmp_path.glob("again/replay/*/*/record.json")
+    again = json.loads(file.read_text())
+    assert again["run_id"] == record["run_id"]
+    assert again["metrics"] == record["metrics"]
+    assert again["ranks"] == record["ranks"]
+
+
+def test_another_score_and_another_machine_are_told(recorded, tmp_path, capsys):
+    _, path = recorded
+
+    def other(record):
+        record["metrics"]["validation"]["accuracy"] += 0.25
+        record["environment"]["versions"]["torch"] = "1.0"
+
+    changed(path, other)
+    assert cli.exit_status(["replay", str(path / "record.json"), f"outputs={tmp_path / 'again'}"]) == 1
+    shown = capsys.readouterr()
+    assert "different" in shown.out
+    assert "0.25" in shown.out
+    assert "versions.torch: 1.0 then," in shown.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["seed=4"], "this is not run"),
+        (["data.max_train_rows=9"], "other rows of train"),
+        (["trainer.epoch=4"], "trainer.epoch"),
+        (["experiment_name=mine"], "a replay's is replay"),
+        (["more"], "expected key=value"),
+    ],
+)
+def test_what_makes_it_another_run_is_refused(words, told, recorded, tmp_path, capsys):
+    _, path = recorded
+    assert cli.exit_status(["replay", str(path), f"outputs={tmp_path / 'again'}", *words]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert told in line
+    assert not list(tmp_path.glob("again/**/record.json"))
+
+
+def test_no_record_and_a_failed_one_are_refused(recorded, tmp_path, capsys):
+    _, path = recorded
+    assert cli.exit_status(["replay"]) == 2
+    assert cli.exit_status(["replay", str(tmp_path / "nothing.json")]) == 2
+    changed(path, lambda record: record.update(status="failed"))
+    assert cli.exit_status(["replay", str(path)]) == 2
+    assert "is failed, not completed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pairs", "verdict"),
+    [
+        ([("validation f1", 0.5, 0.5), ("ranks left", 3, 3)], "identical"),
+        ([("validation f1", 0.5, 0.5004), ("ranks left", 3, 4)], "equal to 0.0004"),
+        ([("validation f1", 0.5, 0.502)], "different"),
+        ([("validation f1", None, 0.5)], "different"),
+        ([("validation f1", None, None)], "identical"),
+    ],
+)
+def test_the_verdict(pairs, verdict):
+    assert judged([Number(*pair) for pair in pairs]) == verdict
