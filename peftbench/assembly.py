@@ -17,6 +17,7 @@ from peftbench.doors import Attachment, Context, Counts, ParameterGroup, element
 from peftbench.errors import ConfigurationError
 from peftbench.forms.base import Form
 from peftbench.kept import Kept
+from peftbench.processes import local_processes, processes
 from peftbench.tasks.base import Split, TaskData
 from peftbench.tasks.registry import task_spec
 from peftbench.tasks.text_metrics import require_text_metrics
@@ -59,12 +60,11 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     """
     if config.trainer.device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("trainer.device=cuda: torch sees no CUDA device; use trainer.device=cpu or auto")
-    torch.set_num_threads(config.trainer.threads or _DEFAULT_THREADS)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_num_threads(config.trainer.threads or max(1, _DEFAULT_THREADS // local_processes()))
+    if processes() == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
     mixed = "bf16" if config.trainer.precision == "bf16" else "no"
     accelerator = Accelerator(mixed_precision=mixed, cpu=config.trainer.device == "cpu")
-    if accelerator.num_processes > 1:
-        raise ConfigurationError("one process per run: start peftbench without a distributed launcher")
     torch.use_deterministic_algorithms(accelerator.device.type == "cuda", warn_only=True)
     return accelerator
 

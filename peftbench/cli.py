@@ -179,9 +179,12 @@ def _comparable(words: list[str]) -> list[str]:
 @contextlib.contextmanager
 def _sweeping(words: list[str]) -> Iterator[Any]:
     """What carries the jobs of a sweep out."""
+    from peftbench.processes import processes
     from peftbench.sweep.jobs import Jobs, Stopped
     from peftbench.sweep.ledger import Ledger
 
+    if processes() > 1:
+        raise ConfigurationError("a sweep of runs in several processes each: launch its runs one by one")
     _before_torch()
     sweeper = "optuna" if "hydra/sweeper=optuna" in words else "grid"
     with Ledger(words, sweeper) as ledger, contextlib.suppress(Stopped):

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from peftbench.config import TrainerConfig
+from peftbench.processes import is_main
 from peftbench.record import RunFolder
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @cache
 def screen() -> Console:
     """Standard error, where progress goes; one for all, so that a run's bar stands inside a sweep's table."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_main())
 
 
 def complain(message: str) -> None:
@@ -44,8 +45,8 @@ def warned(message: str) -> None:
 
 def paper() -> Console:
     """Standard output, where results go; wide where it is not a terminal, so that files and pipes get whole lines."""
-    out = Console(highlight=False, soft_wrap=True)
-    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+    out = Console(highlight=False, soft_wrap=True, quiet=not is_main())
+    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=160, quiet=not is_main())
 
 
 class RunReporter:

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from peftbench.processes import processes
+
 PACKAGES = (
     "peftbench", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core", "omegaconf",
     "safetensors", "tokenizers", "numpy", "peft", "bitsandbytes",
@@ -44,6 +46,7 @@ def environment() -> dict[str, Any]:
         "hardware": hardware(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "processes": processes(),
     }
 
 

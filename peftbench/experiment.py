@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
 from peftbench.kept import Kept
 from peftbench.placing import run_folder, selection
+from peftbench.processes import is_main
 from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
 from peftbench.scoring import NO_RANK, Scorer, at_chance, check_pruning
 from peftbench.stages import plan_stages, stage_result
@@ -55,6 +58,7 @@ from peftbench.training.checkpoint import (
     seed_everything,
     set_random_states,
 )
+from peftbench.training.devices import Devices
 from peftbench.training.guard import failure
 from peftbench.training.interruption import Interruption
 from peftbench.training.loop import Loop, LoopState, Plan, Selected
@@ -83,26 +87,42 @@ def run_experiment(
     began = time.perf_counter()
     reset_peak_memory()
     check_machine(config)
-    kept = kept or Kept()
-    spec, form, data, folder = placed(config, kept)
-    if (done := folder.finished() if again else folder.ended()) is not None:
-        return done | {"reused": True}, folder.path
-    run = _assemble(config, spec, form, data, folder, kept)
-    run.brief = brief
-    with folder.claimed(), folder.logged():
-        if (done := folder.finished()) is not None:  # Another process may have finished it meanwhile.
+    accelerator, kept = make_accelerator(config), kept or Kept()
+    with _writing(config) as config:
+        spec, form, data, folder = placed(config, kept)
+        done = Devices(accelerator).agreed(folder.finished() if again else folder.ended())
+        if done is not None:
             return done | {"reused": True}, folder.path
-        try:
-            return run.carry_out(began), folder.path
-        except PeftbenchError as error:
-            error.folder = folder.path
-            raise
-        except Exception as error:
-            first = (str(error).strip() or "no message").splitlines()[0]
-            where = folder.path / "run.log"
-            told = RunError(f"{type(error).__name__}: {first} (traceback in {where})")
-            told.folder = folder.path
-            raise told from error
+        run = _assemble(config, spec, form, data, folder, accelerator, kept)
+        run.brief = brief
+        with folder.claimed(), folder.logged():
+            done = run.devices.agreed(folder.finished())  # Another process may have finished it meanwhile.
+            return (done | {"reused": True}, folder.path) if done is not None else _carried_out(run, began)
+
+
+@contextlib.contextmanager
+def _writing(config: RunConfig) -> Iterator[RunConfig]:
+    """The main process's configuration; the others' has outputs that are thrown away."""
+    if is_main():
+        yield config
+    else:
+        with tempfile.TemporaryDirectory() as outputs:
+            yield dataclasses.replace(config, outputs=Path(outputs))
+
+
+def _carried_out(run: Run, began: float) -> tuple[dict[str, Any], Path]:
+    """The run's record and folder; its errors know the folder too."""
+    folder = run.folder
+    try:
+        return run.carry_out(began), folder.path
+    except PeftbenchError as error:
+        error.folder = folder.path
+        raise
+    except Exception as error:
+        first = (str(error).strip() or "no message").splitlines()[0]
+        told = RunError(f"{type(error).__name__}: {first} (traceback in {folder.path / 'run.log'})")
+        told.folder = folder.path
+        raise told from error
 
 
 def placed(config: RunConfig, kept: Kept) -> tuple[TaskSpec, type[Form], TaskData, RunFolder]:
@@ -119,10 +139,15 @@ def placed(config: RunConfig, kept: Kept) -> tuple[TaskSpec, type[Form], TaskDat
 
 
 def _assemble(
-    config: RunConfig, spec: TaskSpec, form_class: type[Form], data: TaskData, folder: RunFolder, kept: Kept
+    config: RunConfig,
+    spec: TaskSpec,
+    form_class: type[Form],
+    data: TaskData,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    kept: Kept,
 ) -> Run:
     """Load the backbone, attach the method, tokenise. Raises ConfigurationError; writes nothing."""
-    accelerator = make_accelerator(config)
     backbone = load_backbone(config.model, spec.num_outputs, stream_seed(config.seed, HEAD), form_class.head, kept)
     model = backbone.model.to(accelerator.device)
     meter = Meter(accelerator.device)
@@ -158,6 +183,7 @@ class Run:
 
     def __post_init__(self):
         self.selection = selection(self.config, self.data)
+        self.devices = Devices(self.accelerator)
         self.initial_ranks = self.attachment.ranks()
         self.at_start = fingerprints(self.model)
         self.stages: list[dict[str, Any]] = []
@@ -217,15 +243,16 @@ class Run:
         if self.config.trainer.score_untrained:
             self.meter.enter("evaluation")
             file = self.folder.path / "untrained.json"
-            if not file.is_file():
+            scores = self.devices.agreed(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None)
+            if scores is None:
                 scores, _ = self.scorer.result(self.selection[0])
                 write_texts(self.folder.path, self.rows, "untrained-")
                 write_text(file, json.dumps(scores, indent=1) + "\n")
-            self.record["untrained"] = json.loads(file.read_text(encoding="utf-8"))
+            self.record["untrained"] = scores
 
     def _train(self, reporter: RunReporter, interruption: Interruption, began: float) -> Selected:
         """Every stage in turn, going on from a checkpoint where there is one."""
-        saved = load_checkpoint(self.folder.checkpoint, self.accelerator.device, warned)
+        saved = self.devices.agreed(load_checkpoint(self.folder.checkpoint, self.accelerator.device, warned))
         optimizers = self._optimizers()
         seed_everything(stream_seed(self.config.seed, DROPOUT))
         state, first = LoopState(), 0
@@ -268,6 +295,9 @@ class Run:
 
     def _saver(self, plan: Plan, optimizers: Optimizers) -> Callable[[LoopState], None]:
         def save(state: LoopState) -> None:
+            random = self.devices.gathered(random_states(self.accelerator.device))
+            if not is_main():
+                return
             save_checkpoint(
                 self.folder.checkpoint,
                 {
@@ -276,7 +306,7 @@ class Run:
                     "loop": vars(state) | {"best": vars(state.best) if state.best else None},
                     "live": snapshot(self.model, self.attachment),
                     "optimizers": optimizers.state_dict(),
-                    "random": random_states(self.accelerator.device),
+                    "random": random,
                     "meter": {k: v for k, v in vars(self.meter).items() if k != "device"},
                 },
             )
@@ -287,7 +317,7 @@ class Run:
         self.stages.extend(saved["stages"])
         restore(self.model, self.attachment, saved["live"])
         optimizers.load_state_dict(saved["optimizers"])
-        set_random_states(saved["random"], self.accelerator.device)
+        set_random_states(saved["random"][self.devices.rank % len(saved["random"])], self.accelerator.device)
         vars(self.meter).update(saved["meter"])
         best = saved["loop"].pop("best")
         return LoopState(**saved["loop"], best=Selected(**best) if best else None), saved["stage"]

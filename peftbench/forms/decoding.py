@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogitsProcessor
 
 from peftbench.training.batching import TokenRows, collate, evaluation_plan
+from peftbench.training.devices import Devices
 from peftbench.training.meter import Meter
 
 
@@ -63,9 +64,9 @@ def generate(
     model.generation_config = settings  # type: ignore[assignment]  # Else its own fill whatever ours leaves open.
     ends = torch.tensor(settings.eos_token_id, device=accelerator.device)
     texts: dict[int, str] = {}
-    unfinished = 0
-    began = meter.now()
-    for which in evaluation_plan(prompts.lengths, max(1, batch_size // decoding.beams)):
+    unfinished = tokens_written = 0
+    began, devices = meter.now(), Devices(accelerator)
+    for which in devices.share(evaluation_plan(prompts.lengths, max(1, batch_size // decoding.beams))):
         batch = collate(prompts, which, accelerator.device)
         both = model.config.is_encoder_decoder  # type: ignore[union-attr]
         if not both:
@@ -78,15 +79,18 @@ def generate(
         written = tokens[:, begin:]
         ended = torch.isin(written, ends)
         counts = torch.where(ended.any(1), ended.int().argmax(1) + 1, written.shape[1])
-        meter.generated_tokens += int(counts.sum())
+        tokens_written += int(counts.sum())
         unfinished += int((~ended.any(1)).sum())
         found = tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         texts |= dict(zip(which.tolist(), found, strict=True))
-        progress(len(texts))
+        progress(min(len(texts) * devices.size, len(prompts)))
+    parts = devices.gathered((texts, unfinished, tokens_written))
+    texts = {row: text for part, _, _ in parts for row, text in part.items()}
+    meter.generated_tokens += sum(count for _, _, count in parts)
     meter.generation_s += meter.now() - began
     model.generation_config = own
     model.train(was_training)
-    return [texts[row] for row in range(len(prompts))], unfinished
+    return [texts[row] for row in range(len(prompts))], sum(cut for _, cut, _ in parts)
 
 
 class _NoRepeat(LogitsProcessor):

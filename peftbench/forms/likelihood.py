@@ -16,6 +16,7 @@ from peftbench.forms.text_rows import TextRows, Wording
 from peftbench.task_config import GenerationTask, TaskConfig
 from peftbench.tasks.base import TaskSpec
 from peftbench.training.batching import Rows, evaluation_plan
+from peftbench.training.devices import Devices
 
 
 class Likelihood(Form):
@@ -61,16 +62,19 @@ class Likelihood(Form):
         assert isinstance(rows, TextRows)
         was_training = self.model.training
         self.model.eval()
-        found = np.empty(len(rows))
-        for which in evaluation_plan(rows.lengths, self.batch_size):
+        plan, devices = evaluation_plan(rows.lengths, self.batch_size), Devices(self.accelerator)
+        means = []
+        for which in devices.share(plan):
             inputs = rows.batch(which, self.accelerator.device)
             with self.accelerator.autocast():
                 logits = self._target_logits(inputs)
             values = -F.cross_entropy(logits, inputs["target_ids"], reduction="none")
             counts = rows.targets.lengths[which]
             begins = np.concatenate([[0], np.cumsum(counts)[:-1]])
-            found[which] = np.add.reduceat(values.double().cpu().numpy(), begins) / counts
+            means.append(np.add.reduceat(values.double().cpu().numpy(), begins) / counts)
         self.model.train(was_training)
+        found = np.empty(len(rows))
+        found[np.concatenate(plan)] = np.concatenate(devices.together(means))
         return found
 
 

@@ -163,7 +163,9 @@ def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
 
 
 def micro_batches(batch: np.ndarray, lengths: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
-    """A batch in pieces of at most `size` rows, alike in length."""
+    """A batch in pieces of at most `size` rows, alike in length; of none, none."""
+    if not len(batch):
+        return
     if size is None or len(batch) <= size:
         yield batch
     else:

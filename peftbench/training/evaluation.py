@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from peftbench.training.batching import Rows, evaluation_plan
+from peftbench.training.devices import Devices
 
 
 @torch.no_grad()
@@ -20,15 +21,16 @@ def logits_of(
     """Logits of every row in the split's own order, shape (N, classes), float32. Leaves the model's mode as it was."""
     was_training = model.training
     model.eval()
-    plan = evaluation_plan(rows.lengths, batch_size)
+    plan, devices = evaluation_plan(rows.lengths, batch_size), Devices(accelerator)
     pieces = []
-    for which in plan:
+    for which in devices.share(plan):
         batch = rows.batch(which, accelerator.device)
         batch.pop("labels", None)
         with accelerator.autocast():
             pieces.append(model(**batch).logits.float())
     model.train(was_training)
-    ordered = torch.cat(pieces).cpu().numpy()
+    own = [piece.numpy() for piece in torch.cat(pieces).cpu().split([len(piece) for piece in pieces])] if pieces else []
+    ordered = np.concatenate(devices.together(own))
     logits = np.empty_like(ordered)
     logits[np.concatenate(plan)] = ordered
     return logits

@@ -15,6 +15,7 @@ from peftbench.config import TrainerConfig
 from peftbench.doors import Attachment, Clock
 from peftbench.sparsity import Strength
 from peftbench.training.batching import Rows, micro_batches, plan_epoch
+from peftbench.training.devices import Devices
 from peftbench.training.guard import Diverged, OutOfMemory, is_out_of_memory, not_finite
 from peftbench.training.interruption import Interruption
 from peftbench.training.meter import Meter
@@ -125,6 +126,8 @@ class Loop:
 
     def __post_init__(self):
         self.micro = self.settings.micro_batch_size
+        self.devices = Devices(self.accelerator)
+        self._asked = False
 
     def run(self, plan: Plan) -> Selected:
         """Train the stage to its end and leave the model as the selected checkpoint.
@@ -163,7 +166,7 @@ class Loop:
             ended = state.in_epoch == len(batches) or state.step == plan.total_steps
             due = self._is_due(self.settings.eval_every, ended) or state.step == plan.total_steps
             save = self._is_due(self.settings.checkpoint_every, ended)
-            stop = self.interruption.asked
+            stop = self._asked
             save = save or stop
             if ended or due or save:
                 seconds = self.meter.now() - began
@@ -196,7 +199,8 @@ class Loop:
         step = self.state.step
         lr_steps = plan.total_steps if plan.lr_steps is None else plan.lr_steps
         self.optimizers.set_lr(step + plan.lr_offset, lr_steps)
-        total = self._gradients(batch, lengths)
+        own = self._gradients(batch, lengths)
+        total, self._asked = self.devices.add(self.optimizers.parameters, own, self.interruption.asked)
         self._count(batch, lengths)
         if (what := not_finite(total, self._clip())) is not None:
             self.meter.skipped_steps += 1
@@ -230,13 +234,14 @@ class Loop:
 
     def _accumulate(self, batch: np.ndarray, lengths: np.ndarray) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
-        first, weight = True, self.rows.weight(batch)
-        for rows in micro_batches(batch, lengths, self.micro):
+        # The penalty depends on no row: one backward pass of one process carries the whole of it.
+        first, weight = self.devices.rank == 0, self.rows.weight(batch)
+        for rows in micro_batches(batch[self.devices.rank :: self.devices.size], lengths, self.micro):
             inputs = self.rows.batch(rows, self.accelerator.device)
             with self.accelerator.autocast():
                 loss = self.loss(inputs) * (self.rows.weight(rows) / weight)
             total += loss.detach()
-            if first:  # It depends on no row, so one backward pass of a step carries the whole of it.
+            if first:
                 penalty, first = self.attachment.penalty(), False
                 self.penalty = None if penalty is None else penalty.detach()
                 loss = loss if penalty is None else loss + penalty

@@ -1,0 +1,20 @@
+"""The processes that a launcher started for one run, as it tells them in the environment. Standard library only."""
+
+from __future__ import annotations
+
+import os
+
+
+def processes() -> int:
+    """How many there are; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_processes() -> int:
+    """How many of them are on this machine; they share its cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this is the one that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"

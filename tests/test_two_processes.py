@@ -1,0 +1,78 @@
+"""One run in two processes is the run of one: the same scores, the same gates on both, one who writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from contracts.test_methods import METHODS
+from test_experiment import FAST, tensors, without_dropout
+
+from peftbench import cli
+
+HERE = Path(__file__).parent
+LAUNCH = [
+    sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no",
+    "--dynamo_backend", "no", "--main_process_port", "0", "--multi_gpu",
+]  # fmt: skip
+"""accelerate has no launcher for several processes on a CPU but MPI's; the one for GPUs starts them there as well."""
+CPU = os.environ | {"ACCELERATE_USE_CPU": "true"}
+
+
+def launched(folder, words, runs, processes=2):
+    """The runs in so many processes of accelerate's launcher; digests by rank, records and folders by method."""
+    folder.mkdir()
+    command = [
+        *LAUNCH, "--num_processes", str(processes), str(HERE / "two_processes.py"), str(folder), *words,
+        f"outputs={folder / 'outputs'}",
+    ]  # fmt: skip
+    if processes == 1:
+        command = [sys.executable, *command[command.index(str(HERE / "two_processes.py")) :]]
+    for run in runs:
+        command += ["--", *run]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE, env=CPU)
+    assert done.returncode == 0, done.stderr[-3000:]
+    digests = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
+    records = {json.loads(f.read_text())["method"]: f.parent for f in folder.glob("outputs/*/*/*/record.json")}
+    return digests, records
+
+
+def compared(methods, tiny_run, tmp_path):
+    words = [w for w in tiny_run if not w.startswith("outputs=")]
+    words += [f"model.path={without_dropout(tiny_run, tmp_path)}", "trainer.precision=fp32"]
+    runs = [[f"method={name}", *FAST.get(name, [])] for name in methods]
+    if "prefix_tuning" in methods:
+        runs[methods.index("prefix_tuning")].append("method.dropout=0")
+    (one,), alone = launched(tmp_path / "one", [*words, "trainer.micro_batch_size=8"], runs, processes=1)
+    (first, second), together = launched(tmp_path / "two", words, runs)
+    assert set(alone) == set(together) == set(methods)
+    assert first == second
+    assert {run: len(steps) for run, steps in one.items()} == {run: len(steps) for run, steps in first.items()}
+    for name in methods:
+        a, b = (json.loads((at[name] / "record.json").read_text()) for at in (alone, together))
+        assert b["status"] == "completed"
+        for metric, value in a["metrics"]["validation"].items():
+            assert b["metrics"]["validation"][metric] == pytest.approx(value, abs=1e-5), name
+        assert a["ranks"] == b["ranks"]
+        # Adam turns a rounding of a gradient near zero into a step of its own size; scores do not see it.
+        for key, tensor in tensors(alone[name]).items():
+            torch.testing.assert_close(tensors(together[name])[key], tensor, rtol=0, atol=1e-3, msg=f"{name} {key}")
+
+
+def test_two_processes_are_one_run(tiny_run, tmp_path):
+    compared(["sora", "adalora"], tiny_run, tmp_path)
+
+
+@pytest.mark.long
+def test_two_processes_are_one_run_for_every_method(tiny_run, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    compared(list(METHODS), tiny_run, tmp_path)
+
+
+def test_a_sweep_of_launched_runs_is_refused(tiny_run, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.exit_status(["-m", "seed=0,1", *tiny_run]) == 2
+    assert "launch its runs one by one" in capsys.readouterr().err
