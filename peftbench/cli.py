@@ -8,12 +8,12 @@ import importlib
 import logging
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from peftbench import __version__
+from peftbench.environment import prepare_process
 from peftbench.errors import ConfigurationError, PeftbenchError
 
 _HYDRA_FLAGS = ("-m", "--multirun", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion", "--hydra-help")
@@ -117,7 +117,7 @@ def _run(overrides: list[str]) -> int:
 
 def _carry_out(config) -> float:
     """One run, shown; its objective."""
-    _before_torch()
+    prepare_process()
     from peftbench.console import show_result
     from peftbench.experiment import run_experiment
     from peftbench.record import RunFolder
@@ -125,15 +125,6 @@ def _carry_out(config) -> float:
     record, path = run_experiment(config)
     show_result(record, str(RunFolder(path).record))
     return record["objective"]
-
-
-def _before_torch() -> None:
-    """What a process that trains settles before it imports torch."""
-    from peftbench.hub import settle_offline
-
-    settle_offline()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Determinism on CUDA wants it before cuBLAS starts.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends like an interrupt: with a record.
 
 
 def _hydra(words: list[str]) -> int:
@@ -185,7 +176,7 @@ def _sweeping(words: list[str]) -> Iterator[Any]:
 
     if processes() > 1:
         raise ConfigurationError("a sweep of runs in several processes each: launch its runs one by one")
-    _before_torch()
+    prepare_process()
     sweeper = "optuna" if "hydra/sweeper=optuna" in words else "grid"
     with Ledger(words, sweeper) as ledger, contextlib.suppress(Stopped):
         yield Jobs(ledger)
@@ -253,7 +244,7 @@ def _report(words: list[str]) -> int:
 def _replay(words: list[str]) -> int:
     if not words:
         raise ConfigurationError("replay: give a run's record.json or its folder (see peftbench --help)")
-    _before_torch()
+    prepare_process()
     from peftbench.replay import replay
 
     return replay(words)

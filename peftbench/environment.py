@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
+import threading
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from peftbench.hub import settle_offline
 from peftbench.processes import processes
 
 PACKAGES = (
     "peftbench", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core", "omegaconf",
     "safetensors", "tokenizers", "numpy", "peft", "bitsandbytes",
 )  # fmt: skip
+
+
+def prepare_process() -> None:
+    """What a process that trains settles before it imports torch: offline or not, determinism, how a signal ends it."""
+    settle_offline()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Determinism on CUDA wants it before cuBLAS starts.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends like an interrupt: with a record.
 
 
 def versions() -> dict[str, str | None]:

@@ -57,6 +57,8 @@ def compared(methods, tiny_run, tmp_path):
         for metric, value in a["metrics"]["validation"].items():
             assert b["metrics"]["validation"][metric] == pytest.approx(value, abs=1e-5), name
         assert a["ranks"] == b["ranks"]
+        if name == "diff_pruning":  # Which elements it keeps is a choice between equals, and rounding may make it.
+            continue
         # Adam turns a rounding of a gradient near zero into a step of its own size; scores do not see it.
         for key, tensor in tensors(alone[name]).items():
             torch.testing.assert_close(tensors(together[name])[key], tensor, rtol=0, atol=1e-3, msg=f"{name} {key}")

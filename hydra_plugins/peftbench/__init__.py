@@ -6,9 +6,12 @@ It stands here since Hydra takes plugins from this package alone.
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -20,6 +23,7 @@ from peftbench.config import RunConfig
 from peftbench.console import screen
 from peftbench.errors import ConfigurationError
 from peftbench.sweep.search import Space, sampler_of
+from peftbench.sweep.workers import Workers, WorkersJob, threads_of_a_job
 
 _MANY = 20
 """Runs whose composition takes long enough to say so."""
@@ -61,6 +65,12 @@ class Sweep(BasicSweeper):
         """Hydra's; the jobs are the task function's own."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self._jobs = task_function.jobs  # type: ignore[attr-defined]
+        if not isinstance(self.launcher, BasicLauncher):
+            assert self.launcher is not None
+            folder = Path(str(config.outputs)).absolute() / ".hydra" / "outcomes" / uuid.uuid4().hex[:12]
+            job: Any = WorkersJob(str(folder), threads_of_a_job(self.launcher))
+            self.launcher.setup(hydra_context=hydra_context, task_function=job, config=config)
+            self.launcher = Workers(self.launcher, folder, self._jobs.ledger)  # type: ignore[assignment]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Every run, in batches."""

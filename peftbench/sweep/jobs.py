@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from peftbench.config import RunConfig
-from peftbench.console import complain
 from peftbench.errors import BusyError, ConfigurationError, PeftbenchError
 from peftbench.kept import SWEEP, Kept
 from peftbench.record import RunFolder, read_record
@@ -63,7 +62,7 @@ class Jobs:
             file = RunFolder(error.folder).record
             if (record := read_record(file)) is not None:
                 _enter(outcome, record, str(file))
-        complain(outcome.message)
+        self.ledger.tell(outcome.message)
 
 
 def _enter(outcome: Outcome, record: dict[str, Any], file: str) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from peftbench.config import RunConfig
-from peftbench.console import paper, screen
+from peftbench.console import complain, paper, screen
 from peftbench.record import write_text
 
 _ENTERED = ("overrides", "task", "method", "model", "seed", "run_id", "status", "objective")
@@ -99,6 +99,20 @@ class Ledger:
         of = (config.task.name, config.method_name, config.model.name, config.seed)
         self.outcomes.append(Outcome(list(overrides), *of))
         return self.outcomes[-1]
+
+    def enter(self, outcome: Outcome) -> Outcome:
+        """A run that has ended elsewhere, in a launcher's worker."""
+        if outcome.record:
+            self.folder = Path(outcome.record).parents[2]
+        self.outcomes.append(outcome)
+        if outcome.message:
+            self.tell(outcome.message)
+        self.end(outcome)
+        return outcome
+
+    def tell(self, message: str) -> None:
+        """What failed, at once."""
+        complain(message)
 
     def end(self, outcome: Outcome) -> None:
         """A run has ended, as `outcome` says."""

@@ -1,0 +1,182 @@
+"""Runs of a sweep in processes and machines that one of Hydra's launchers starts.
+
+A worker leaves how its run ended in a file, where the sweep's own process finds it: the table grows while the launcher
+is busy, whatever the launcher, and a run whose worker was lost is known by its missing file and started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from peftbench.console import complain, warned
+from peftbench.environment import prepare_process
+from peftbench.record import write_text
+from peftbench.sweep.ledger import Ledger, Outcome
+
+ATTEMPTS = 3
+"""How often a run is started whose worker is lost."""
+_EVERY = 0.5
+"""Seconds between looks for runs that have ended."""
+
+
+@dataclass(frozen=True)
+class WorkersJob:
+    """What a launcher's worker does with one run. It travels there, and holds nothing but words.
+
+    Attributes:
+        folder: where its outcome goes. threads: CPU threads of a run that does not say.
+    """
+
+    folder: str
+    threads: int
+
+    def __call__(self, node: Any) -> float:
+        """Carry the run out; its objective, or NaN."""
+        from hydra.core.hydra_config import HydraConfig
+
+        from peftbench.compose import from_hydra
+
+        own = HydraConfig.get()
+        os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
+        prepare_process()
+        _pin(int(own.job.num))
+        jobs = _jobs()
+        value = jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
+        outcome = asdict(jobs.ledger.outcomes[-1])
+        write_text(Path(self.folder) / f"{own.job.num}.json", json.dumps(outcome) + "\n")
+        return value
+
+
+def _pin(number: int) -> None:
+    """One device for this worker where the machine has several and nobody has chosen: the job's, in turn."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # Ray's and Slurm's workers have theirs.
+        return
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % count)
+
+
+_KEPT: list[Any] = []
+
+
+def _jobs() -> Any:
+    """This worker's, which holds for the next run what one has loaded."""
+    from peftbench.sweep.jobs import Jobs
+
+    if not _KEPT:
+        _KEPT.append(Jobs(Silent([])))
+    return _KEPT[0]
+
+
+class Silent(Ledger):
+    """A worker's ledger: it shows and writes nothing, for the sweep's own does."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Nothing: the outcome travels in its file."""
+
+    def tell(self, message: str) -> None:
+        """Nothing: the message travels with it."""
+
+
+class Workers:
+    """In the launcher's place: launches, enters outcomes as they come, and launches lost runs again.
+
+    Args:
+        launcher: Hydra's, ready to launch a `WorkersJob`.
+        folder: where outcomes are found; emptied at the end.
+        ledger: is told.
+    """
+
+    def __init__(self, launcher: Any, folder: Path, ledger: Ledger):
+        self._launcher, self._folder, self._ledger = launcher, folder, ledger
+        self._seen: dict[int, Outcome] = {}
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        """Every run, and how it ended, in the order of the words."""
+        missing = {initial_job_idx + i: list(words) for i, words in enumerate(job_overrides)}
+        numbers = list(missing)
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            for attempt in range(ATTEMPTS):
+                trouble = self._try(missing)
+                missing = {number: words for number, words in missing.items() if number not in self._seen}
+                if not missing:
+                    break
+                told = f": {trouble}" if trouble else ""
+                if attempt + 1 < ATTEMPTS:
+                    warned(f"{len(missing)} runs came back without a word{told}; starting them again")
+                else:
+                    complain(f"{len(missing)} runs were lost {ATTEMPTS} times{told}")
+        return [_returned(self._seen.get(number)) for number in numbers]
+
+    def _try(self, runs: dict[int, list[str]]) -> str:
+        """One launch, watched; the launcher's own complaint, if any."""
+        done, trouble = threading.Event(), ""
+        watcher = threading.Thread(target=self._watch, args=(done,), daemon=True)
+        watcher.start()
+        try:
+            for first, batch in _runs_in_a_row(runs):
+                self._launcher.launch(batch, initial_job_idx=first)
+        except Exception as error:  # Every launcher has errors of its own for a worker that died.
+            trouble = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        finally:
+            done.set()
+            watcher.join()
+        self._collect()
+        return trouble
+
+    def _watch(self, done: threading.Event) -> None:
+        while not done.wait(_EVERY):
+            self._collect()
+
+    def _collect(self) -> None:
+        for file in sorted(self._folder.glob("*.json"), key=lambda f: int(f.stem)):
+            number = int(file.stem)
+            if number not in self._seen:
+                self._seen[number] = self._ledger.enter(Outcome(**json.loads(file.read_text(encoding="utf-8"))))
+
+
+def _runs_in_a_row(runs: dict[int, list[str]]) -> list[tuple[int, list[list[str]]]]:
+    """Batches with consecutive numbers, as launchers number them; the first number of each."""
+    batches: list[tuple[int, list[list[str]]]] = []
+    for number, words in runs.items():
+        if batches and batches[-1][0] + len(batches[-1][1]) == number:
+            batches[-1][1].append(words)
+        else:
+            batches.append((number, [words]))
+    return batches
+
+
+def _returned(outcome: Outcome | None) -> JobReturn:
+    found = JobReturn()
+    found.status = JobStatus.COMPLETED
+    found.return_value = float("nan") if outcome is None or outcome.objective is None else outcome.objective
+    return found
+
+
+def threads_of_a_job(launcher: Any) -> int:
+    """CPU threads of one job: what the launcher's settings reserve for it, else an equal part of this machine's cores.
+
+    Args:
+        launcher: Hydra's, or its configuration.
+    """
+    joblib, ray = getattr(launcher, "joblib", None), getattr(launcher, "ray_cfg", None)
+    cores = os.cpu_count() or 1
+    if joblib is not None:
+        workers = int(joblib.get("n_jobs") or 1)
+        return max(1, cores // (workers if workers > 0 else cores))
+    if ray is not None:
+        return max(1, int((ray.get("remote") or {}).get("num_cpus") or 1))
+    params = getattr(launcher, "params", {})
+    return max(1, int(params.get("cpus_per_task") or 1))

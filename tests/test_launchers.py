@@ -1,0 +1,162 @@
+"""Sweeps through Hydra's launchers: local processes, submitit's local executor, a local Ray cluster."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from peftbench.sweep.ledger import Ledger, Outcome
+from peftbench.sweep.workers import Workers, threads_of_a_job
+
+GRID = ["method=lora,sora", "seed=0,1"]
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+SUBMITIT = ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "hydra.launcher.cpus_per_task=1"]
+RAY = [
+    "hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false",
+    "+hydra.launcher.ray.remote.num_cpus=1",
+]  # fmt: skip
+
+
+def swept(words, timeout=240):
+    """The sweep as a user runs it: exit status, standard output, standard error."""
+    command = [sys.executable, "-m", "peftbench", "-m", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def records(folder):
+    return {f.parent.name: json.loads(f.read_text()) for f in folder.glob("**/record.json")}
+
+
+def results(folder):
+    return {run: (record["metrics"], record["ranks"], record["status"]) for run, record in records(folder).items()}
+
+
+@pytest.fixture
+def alone(tiny_run, tmp_path):
+    words = [w for w in tiny_run if not w.startswith("outputs=")] + ["experiment_name=many"]
+    status, out, _ = swept([*GRID, *words, f"outputs={tmp_path / 'alone'}"])
+    assert status == 0, out
+    return words, results(tmp_path / "alone")
+
+
+def check(launcher, alone, tmp_path):
+    words, expected = alone
+    outputs = tmp_path / "many"
+    status, out, err = swept([*launcher, *GRID, *words, f"outputs={outputs}"])
+    assert status == 0, err[-3000:]
+    assert "4 of 4 done" in out.splitlines()[-1]
+    assert results(outputs) == expected
+    assert not list(outputs.glob(".hydra/outcomes/*"))
+    (manifest,) = outputs.glob("many/sweeps/*.json")
+    told = json.loads(manifest.read_text())["runs"]
+    assert {run["run_id"] for run in told} == set(expected)
+    status, out, _ = swept([*launcher, *GRID, *words, f"outputs={outputs}"])
+    assert (status, out.splitlines()[-1]) == (0, "4 of 4 done (4 before)")
+
+
+def test_local_processes_leave_the_same_records(alone, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    check(JOBLIB, alone, tmp_path)
+
+
+@pytest.mark.long
+def test_submitit_leaves_the_same_records(alone, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    check(SUBMITIT, alone, tmp_path)
+
+
+@pytest.mark.long
+def test_a_ray_cluster_leaves_the_same_records(alone, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    check(RAY, alone, tmp_path)
+
+
+def test_a_failed_run_is_told_once_and_kept(tiny_run):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = [*JOBLIB, "method=lora", "optimizer.lr=1e-3,1e30", *tiny_run]
+    status, out, err = swept(words)
+    assert status == 1
+    assert "1 of 2 done, 1 diverged" in out.splitlines()[-1]
+    assert err.count("peftbench: error: diverged at step") == 1
+
+
+class Lossy:
+    """A launcher whose workers die before they have written a word, the first `deaths` times."""
+
+    def __init__(self, folder, deaths):
+        self.folder, self.deaths, self.launched = folder, deaths, []
+
+    def launch(self, job_overrides, initial_job_idx):
+        for i, words in enumerate(job_overrides):
+            number = initial_job_idx + i
+            self.launched.append(number)
+            if self.launched.count(number) <= self.deaths.get(number, 0):
+                continue
+            self.folder.mkdir(exist_ok=True)
+            outcome = {"overrides": words, "task": "t", "method": "m", "model": "b", "seed": number}
+            outcome |= {"status": "completed", "objective": number / 10, "metric": "f1"}
+            (self.folder / f"{number}.json").write_text(json.dumps(outcome))
+        if any(self.launched.count(n) <= d for n, d in self.deaths.items()):
+            raise RuntimeError("a worker died\nat length")
+
+
+def test_a_lost_workers_run_is_started_again(tmp_path, capsys):
+    ledger = Ledger([], total=3)
+    launcher = Lossy(tmp_path / "outcomes", {1: 1})
+    returned = Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"], ["a=3"]], 0)
+    assert launcher.launched == [0, 1, 2, 1]
+    assert [job.return_value for job in returned] == [0.0, 0.1, 0.2]
+    assert [outcome.seed for outcome in ledger.outcomes] == [0, 2, 1]
+    assert "1 runs came back without a word: a worker died; starting them again" in capsys.readouterr().err
+    assert not launcher.folder.exists()
+
+
+def test_a_run_that_is_lost_again_and_again_is_given_up(tmp_path, capsys):
+    ledger = Ledger([], total=2)
+    launcher = Lossy(tmp_path / "outcomes", {0: 9})
+    first, second = Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"]], 0)
+    assert launcher.launched == [0, 1, 0, 0]
+    assert first.return_value != first.return_value
+    assert second.return_value == 0.1
+    assert ledger.status == 1
+    assert "1 runs were lost 3 times" in capsys.readouterr().err
+
+
+def test_outcomes_are_entered_while_the_launcher_is_busy(tmp_path):
+    ledger, seen = Ledger([], total=2), []
+
+    class Slow(Lossy):
+        def launch(self, job_overrides, initial_job_idx):
+            super().launch(job_overrides[:1], initial_job_idx)
+            until = time.monotonic() + 20
+            while not ledger.outcomes and time.monotonic() < until:
+                time.sleep(0.05)
+            seen.append(len(ledger.outcomes))
+            super().launch(job_overrides[1:], initial_job_idx + 1)
+
+    launcher = Slow(tmp_path / "outcomes", {})
+    Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"]], 5)
+    assert seen == [1]
+    assert [outcome.status for outcome in ledger.outcomes] == ["completed", "completed"]
+    assert isinstance(ledger.outcomes[0], Outcome)
+    assert threading.active_count() < 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads"),
+    [
+        ({"joblib": {"n_jobs": 2}}, max(1, (os.cpu_count() or 1) // 2)),
+        ({"joblib": {"n_jobs": -1}}, 1),
+        ({"joblib": {"n_jobs": 10_000}}, 1),
+        ({"ray_cfg": {"remote": {"num_cpus": 3}}}, 3),
+        ({"params": {"cpus_per_task": 5}}, 5),
+        ({"params": {"cpus_per_task": None}}, 1),
+    ],
+)
+def test_threads_are_what_the_launcher_keeps_for_a_job(settings, threads):
+    assert threads_of_a_job(type("Launcher", (), settings)()) == threads
