@@ -10,8 +10,8 @@ from typing import Any
 from peftbench.assembly import TokenisedSplits
 from peftbench.backbones.projections import fuse
 from peftbench.doors import Attachment
+from peftbench.durable import write_text
 from peftbench.forms.base import Form
-from peftbench.record import write_text
 from peftbench.tasks.base import Predictions, TaskData
 from peftbench.tasks.submission import write_submission
 
@@ -30,10 +30,8 @@ def write_texts(folder: Path, rows: TokenisedSplits, mark: str = "") -> None:
         rows: the splits, and the form that the texts were written in.
         mark: begins the files' names.
     """
-    for name, texts in rows.form.written.items():
-        write_text(
-            _apart(folder, "written", rows.kind) / f"{mark}{name}.jsonl", rows.form.lines(rows.splits[name], texts)
-        )
+    for name, lines in rows.form.written_lines(rows.splits).items():
+        write_text(_apart(folder, "written", rows.kind) / f"{mark}{name}.jsonl", lines)
 
 
 def write_predictions(folder: Path, data: TaskData, predictions: Mapping[str, Predictions]) -> None:

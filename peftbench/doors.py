@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from peftbench.errors import RunError
 from peftbench.sparsity import Strength
 
 
@@ -91,15 +93,15 @@ class Counts:
     paper: int | None = None
 
 
-class Attachment:
+class Attachment(ABC):
     """A method attached to a model: the doors, each with the answer of a method that needs none of it."""
 
     selectable: bool = True
     """False while a checkpoint of now must not be selected (AdaLoRA before its final budget)."""
 
+    @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """Every trained parameter outside the head, each in exactly one group."""
-        raise NotImplementedError
 
     def penalty(self) -> Tensor | None:
         """A differentiable scalar added to the task loss of each forward pass, or None. Logged apart."""
@@ -123,9 +125,9 @@ class Attachment:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take `state_dict`'s answer back."""
 
+    @abstractmethod
     def count(self) -> Counts:
         """Numbers of parameters as of now."""
-        raise NotImplementedError
 
     def analysis(self) -> dict[str, Any]:
         """What the method's paper looks at inside it, as JSON values: drawn later, written beside the record."""
@@ -142,12 +144,16 @@ class Attachment:
         """Remove what is dead. Outputs stay equal within rounding; nothing is trained afterwards."""
 
     def merge(self) -> None:
-        """Fold the update into the backbone. Outputs stay equal within rounding."""
-        raise NotImplementedError
+        """Fold the update into the backbone. Outputs stay equal within rounding.
 
+        Raises:
+            RunError: the method's update is no change of weights; its `Capabilities` say so beforehand.
+        """
+        raise RunError(f"{type(self).__name__}: this method does not fold into the backbone's weights")
+
+    @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the result, head included, as safetensors and JSON. The live modules stay as they are."""
-        raise NotImplementedError
 
 
 def elements(parameters: Sequence[Tensor]) -> int:

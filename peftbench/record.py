@@ -7,11 +7,11 @@ import datetime
 import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from peftbench.durable import write_text
 from peftbench.errors import BusyError, ConfigurationError
 
 SCHEMA = 1
@@ -122,17 +122,6 @@ def _moment(line: str) -> tuple[int, int] | None:
         return entry["stage"], entry["step"]
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, and the new one survives a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def read_record(path: Path) -> dict[str, Any] | None:

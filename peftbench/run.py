@@ -26,10 +26,11 @@ from peftbench.assembly import (
 from peftbench.config import RunConfig
 from peftbench.console import RunReporter, warned
 from peftbench.doors import Attachment, ParameterGroup
+from peftbench.durable import write_text
 from peftbench.environment import environment
 from peftbench.placing import selection
 from peftbench.processes import is_main
-from peftbench.record import SCHEMA, RunFolder, utc_now, write_text
+from peftbench.record import SCHEMA, RunFolder, utc_now
 from peftbench.scoring import NO_RANK, Scorer, at_chance, check_pruning
 from peftbench.stages import stage_result
 from peftbench.tasks.base import TaskData, TaskSpec

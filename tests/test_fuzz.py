@@ -20,10 +20,10 @@ from report_records import synthetic_record
 from peftbench.compose import compose_run, known_keys
 from peftbench.config import RunConfig
 from peftbench.doors import Context
+from peftbench.durable import write_text
 from peftbench.errors import ConfigurationError
 from peftbench.layers.proximal import official_threshold_, soft_threshold_
 from peftbench.methods.sora import SoRA
-from peftbench.record import write_text
 from peftbench.report.records import find
 from peftbench.report.statistics import Summary, holm, permutation_p
 from peftbench.tasks.registry import TASKS

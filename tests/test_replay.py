@@ -6,7 +6,7 @@ import pytest
 from test_experiment import run
 
 from peftbench import cli
-from peftbench.record import write_text
+from peftbench.durable import write_text
 from peftbench.replay import Number, judged
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from peftbench.bench.measure import Ratio
 from peftbench.console import paper
-from peftbench.record import write_text
+from peftbench.durable import write_text
 
 
 def show(ratios: Sequence[Ratio]) -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from peftbench.cache import MARKER, Fetchable, damaged, fetched, models_folder, sha256
+from peftbench.durable import sync
 from peftbench.errors import ConfigurationError
 
 
@@ -169,16 +170,8 @@ def _put_in_place(made: Path, final: Path, aside: Path) -> None:
     """Rename the whole folder once its bytes are on the disk; what was there before goes aside."""
     for path in (*made.iterdir(), made):
         path.chmod(path.stat().st_mode | 0o444)  # safetensors writes for the owner alone; a cache may be shared.
-        _sync(path)
+        sync(path)
     if final.exists():
         os.replace(final, aside)
     os.replace(made, final)
-    _sync(final.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(final.parent)

@@ -110,9 +110,9 @@ class Form(ABC):
         """Of the written texts how many could be no answer, by split; empty where none are written."""
         return {}
 
-    def lines(self, split: Split, texts: list[str]) -> str:
-        """What was written for a split, as JSON lines."""
-        raise NotImplementedError
+    def written_lines(self, splits: Mapping[str, Split]) -> dict[str, str]:
+        """What was written, by split, as JSON lines; empty where no texts are."""
+        return {}
 
     def monitored(self, split: Split, rows: Rows, metric: str) -> Mapping[str, Any]:
         """The split's metrics while training goes on: at least `metric`, and nothing that takes much longer."""

@@ -109,8 +109,11 @@ class Text(Likelihood):
                 found[member.name] = [verdicts[place] for place in places].count(False)
         return found
 
-    def lines(self, split: Split, texts: list[str]) -> str:
-        """Source, output and references of every row, as JSON lines."""
+    def written_lines(self, splits: Mapping[str, Split]) -> dict[str, str]:
+        """Source, output and references of every row, as JSON lines, by split."""
+        return {name: self._lines(splits[name], texts) for name, texts in self.written.items()}
+
+    def _lines(self, split: Split, texts: list[str]) -> str:
         sources = self.format.sources(split)
         references: list[list[str]] = [[] for _ in sources]
         if split.labels is not None or not self.spec.labels:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from peftbench.config import RunConfig
 from peftbench.console import complain, paper, screen
-from peftbench.record import write_text
+from peftbench.durable import write_text
 
 _ENTERED = ("overrides", "task", "method", "model", "seed", "run_id", "status", "objective")
 _NAMED = ("task", "method", "model", "seed")

@@ -19,8 +19,8 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 
 from peftbench.console import complain, warned
+from peftbench.durable import write_text
 from peftbench.environment import prepare_process
-from peftbench.record import write_text
 from peftbench.sweep.ledger import Ledger, Outcome
 
 ATTEMPTS = 3

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from peftbench.durable import sync
+
 VERSION = 2
 """Of the layout; a checkpoint of another version is not read."""
 
@@ -38,12 +40,12 @@ def save_checkpoint(folder: Path, state: Any) -> None:
     head = json.dumps({"version": VERSION, "sha256": sums})
     (partial / _LAYOUT).write_text(f"{head}\n{layout}\n", encoding="utf-8")
     for path in (partial / _TENSORS, partial / _LAYOUT, partial):
-        _sync(path)
+        sync(path)
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
         os.rename(folder, old)
     os.rename(partial, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def load_checkpoint(folder: Path, device: torch.device, warn: Callable[[str], None] = lambda _: None) -> Any | None:
@@ -78,15 +80,6 @@ def _load(folder: Path, device: torch.device) -> Any:
 def _sum(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """To the disk, so that a power cut after the renames finds what they name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def delete_checkpoint(folder: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from peftbench.backbones.projections import FUSED, SplitProjections
+from peftbench.durable import sync, write_text
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,9 @@ def write_files(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str
     weights = folder / "adapter_model.safetensors"
     partial = weights.with_suffix(".partial")
     save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, str(partial), {"format": "pt"})
+    sync(partial)
     os.replace(partial, weights)
-    partial = folder / "adapter_config.partial"
-    partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "adapter_config.json")
+    write_text(folder / "adapter_config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _config(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,10 +47,9 @@ class PromptAttachment(StoredTensors):
         """Qualified name of the prompt's module."""
         return next(name for name, module in self.model.named_modules() if module is self.prompt)
 
-    @torch.no_grad()
+    @abstractmethod
     def vectors(self) -> Tensor:
         """The trained virtual tokens, as the model sees them."""
-        raise NotImplementedError
 
     def analysis(self) -> dict[str, Any]:
         """`neighbours`: of each virtual token the five nearest words of the vocabulary, by cosine (Lester et al.)."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from peftbench.record import write_text
+from peftbench.durable import write_text
 from peftbench.report.page.header import banner, facts, unreadable
 from peftbench.report.page.pictures import pictures
 from peftbench.report.page.rows import page_data
