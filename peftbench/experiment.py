@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from peftbench.assembly import (
     HEAD,
@@ -92,9 +94,21 @@ def _carried_out(run: Run, began: float) -> tuple[dict[str, Any], Path]:
         raise
     except Exception as error:
         first = (str(error).strip() or "no message").splitlines()[0]
-        told = RunError(f"{type(error).__name__}: {first} (traceback in {folder.path / 'run.log'})")
+        if _is_of_the_disk(error):
+            told = RunError(
+                f"outputs: cannot write to {folder.path} ({first}); make room there, and the same command goes on"
+            )
+        else:
+            told = RunError(f"{type(error).__name__}: {first} (traceback in {folder.path / 'run.log'})")
         told.folder = folder.path
         raise told from error
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether the outputs folder took no more; safetensors tells of it in words of its own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    return isinstance(error, SafetensorError) and "I/O error" in str(error)
 
 
 def placed(config: RunConfig, kept: Kept) -> tuple[TaskSpec, type[Form], TaskData, RunFolder]:

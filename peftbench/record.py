@@ -71,7 +71,7 @@ class RunFolder:
     @contextlib.contextmanager
     def logged(self) -> Iterator[None]:
         """Send the package's log and Python's warnings to `run.log` while the run lasts."""
-        handler = logging.FileHandler(self.path / "run.log", encoding="utf-8")
+        handler = _LogFile(self.path / "run.log", encoding="utf-8", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         loggers = [logging.getLogger(name) for name in ("peftbench", "py.warnings", "transformers")]
         logging.captureWarnings(True)
@@ -113,6 +113,18 @@ class RunFolder:
         """Add one line to `history.jsonl`."""
         with (self.path / "history.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that is lost where it cannot be written: the run's own error is the one to tell."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Close the file, whatever is left in its buffer."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _moment(line: str) -> tuple[int, int] | None:

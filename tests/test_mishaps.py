@@ -1,0 +1,160 @@
+"""What a machine may do to a run: a full disk, a read-only folder, lost data, a hundred writers; and secrets."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from glue_folder import write_task
+from report_records import synthetic_record
+from test_experiment import FAST, run, same_result
+from test_reliability import at_step, in_child
+
+from peftbench.errors import BusyError, ConfigurationError, PeftbenchError
+from peftbench.record import RunFolder
+from peftbench.report.records import find
+
+SORA = ["method=sora", *FAST["sora"], "trainer.epochs=2", "trainer.checkpoint_every=2"]
+WRITERS, LINES = 100, 10
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("most", [0, 1_000, 4_000, 40_000])
+def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(most, tiny_run, tmp_path, capsys):
+    """No file may grow beyond so many bytes: the kernel's own error, wherever that strikes."""
+    whole = run(tiny_run, *SORA, f"outputs={tmp_path / 'whole'}")
+    told = tmp_path / "told"
+    told.touch()
+
+    def work():
+        pipe = os.open(told, os.O_RDWR)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+        try:
+            run(tiny_run, *SORA)
+        except PeftbenchError as error:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            os.write(pipe, str(error).encode())
+            os._exit(error.exit_status)
+
+    assert in_child(work) == 1
+    message = told.read_text()
+    assert "outputs: cannot write to" in message
+    assert "large" in message
+    assert "\n" not in message
+    assert "Traceback" not in capsys.readouterr().err
+    left = files(tmp_path / "outputs")
+    assert not [path for path in left if path.parent.name != "checkpoint.partial" and path.name.endswith(".partial")]
+    for path in left:
+        if path.suffix == ".json" and path.parent.name != "checkpoint.partial":
+            json.loads(path.read_text())
+    same_result(whole, run(tiny_run, *SORA))
+
+
+def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tiny_run):
+    # The one place that refuses root too.
+    with pytest.raises(ConfigurationError, match=r"outputs: cannot write to /proc/outputs"):
+        run(tiny_run, "method=lora", "outputs=/proc/outputs")
+
+
+def test_data_that_vanish_between_two_starts_are_told_and_nothing_is_lost(tiny_run, mrpc_folder, tmp_path):
+    words = [*SORA, "task=mrpc", "data=folder", f"data.root={mrpc_folder}"]
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+
+    def work():
+        at_step(4)()
+        run(tiny_run, *words)
+
+    in_child(work)
+    before = {path: path.read_bytes() for path in files(tmp_path / "outputs")}
+    assert any(path.parent.name == "checkpoint" for path in before)
+    train = mrpc_folder / "glue" / "mrpc" / "train.parquet"
+    train.rename(train.with_suffix(".away"))
+    with pytest.raises(ConfigurationError, match=r"train"):
+        run(tiny_run, *words)
+    assert {path: path.read_bytes() for path in files(tmp_path / "outputs")} == before
+    train.with_suffix(".away").rename(train)
+    same_result(whole, run(tiny_run, *words))
+
+
+@pytest.fixture
+def mrpc_folder(tmp_path) -> Path:
+    return write_task(tmp_path / "data", "mrpc")
+
+
+def test_a_hundred_writers_lose_nothing_and_one_run_has_one_writer(tmp_path):
+    """A hundred processes, each with a run of its own, and all of them after the same one as well."""
+    gate, children = tmp_path / "gate", []
+    for number in range(WRITERS):
+        child = os.fork()
+        if child == 0:
+            status = 9
+            try:
+                while not gate.exists():
+                    time.sleep(0.01)
+                status = _write(tmp_path / "outputs", number)
+            finally:
+                os._exit(status)
+        children.append(child)
+    gate.touch()
+    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert set(ended) <= {0, 1}
+    assert ended.count(0) >= 1
+    records = find([tmp_path / "outputs"]).runs
+    own = [r for r in records if r.folder.name.startswith("own")]
+    assert sorted(r.record["seed"] for r in own) == list(range(WRITERS))
+    for number in range(WRITERS):
+        (history,) = tmp_path.glob(f"outputs/e/t-m-b/own{number}/history.jsonl")
+        assert [json.loads(line)["step"] for line in history.read_text().splitlines()] == list(range(LINES))
+    # Those who held the shared run one after the other each wrote it whole; nobody wrote while another did.
+    (shared,) = tmp_path.glob("outputs/e/t-m-b/shared/history.jsonl")
+    steps = [json.loads(line)["step"] for line in shared.read_text().splitlines()]
+    assert steps == list(range(LINES)) * ended.count(0)
+    assert not list(tmp_path.glob("outputs/**/*.partial"))
+
+
+def _write(outputs: Path, number: int) -> int:
+    """0: had the shared run for itself once; 1: another was at it."""
+    own = RunFolder(outputs / "e" / "t-m-b" / f"own{number}")
+    with own.claimed():
+        for step in range(LINES):
+            own.append_history(kind="step", stage=0, step=step)
+            own.write_record(synthetic_record(seed=number))
+    shared = RunFolder(outputs / "e" / "t-m-b" / "shared")
+    try:
+        with shared.claimed():
+            for step in range(LINES):
+                shared.append_history(kind="step", stage=0, step=step)
+                shared.write_record(synthetic_record(seed=number))
+        return 0
+    except BusyError:
+        return 1
+
+
+SECRETS = {
+    "HF_TOKEN": "hf_ThisIsNotARealTokenButMustNotBeSeen",
+    "HUGGING_FACE_HUB_TOKEN": "hf_AnotherThatMustNotBeSeen",
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "AWS_SECRET_ACCESS_KEY": "aws-secret-that-must-not-be-seen",
+}
+
+
+@pytest.mark.parametrize("how", ["completed", "failed"])
+def test_secrets_of_the_environment_are_in_no_file_and_no_line(how, tiny_run, tmp_path):
+    words = [*tiny_run, "method=lora", "tracker=tensorboard", "trainer.max_steps=8", "tracker.project=p"]
+    words += ["optimizer.lr=1e30"] if how == "failed" else []
+    done = subprocess.run(
+        [sys.executable, "-m", "peftbench", *words], env=os.environ | SECRETS, capture_output=True, text=True
+    )
+    assert done.returncode == (how == "failed"), done.stderr
+    (record,) = tmp_path.glob("outputs/**/record.json")
+    assert (json.loads(record.read_text())["status"] == "completed") == (how == "completed")
+    for secret in SECRETS.values():
+        assert secret not in done.stdout + done.stderr
+        assert not [path for path in files(tmp_path / "outputs") if secret.encode() in path.read_bytes()]
