@@ -4,7 +4,7 @@ TORCH ?= 2.13.0
 TORCH_INDEX ?=
 BIN := .venv/bin
 
-.PHONY: help demo test test-long check bench bench-small bench-long format clean
+.PHONY: help demo test test-long matrix check audit bench bench-small bench-long format clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,29 @@ test: .venv/ready ## the fast tests
 test-long: .venv/ready ## kills of every method, many processes, fuzzing at length
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
+# A machine that runs them by a timetable takes these; the fast tests run on constraints.txt alone.
+OLDEST := transformers==5.0.0 peft==0.21.0
+MATRIX := tests/backbones tests/contracts tests/layers tests/methods tests/parity tests/training tests/test_experiment.py
+
+.venv-%/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --upgrade "pip>=24"
+	.venv-$*/bin/pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
+	.venv-$*/bin/pip install --quiet --editable ".[demo,dev,quantised]" $(if $(filter oldest,$*),$(OLDEST))
+	@touch $@
+
+matrix: .venv-oldest/ready .venv-newest/ready ## the oldest and the newest transformers and peft; on the newest nothing deprecated
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 $(MATRIX)
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n 2 -W error::DeprecationWarning -W error::FutureWarning $(MATRIX)
+
+.venv-audit/ready:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet "pip-audit>=2.9,<3"
+	@touch $@
+
+audit: .venv-audit/ready ## known vulnerabilities of the pinned dependencies
+	.venv-audit/bin/python scripts/audit.py
+
 check: .venv/ready ## lint, format, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +69,4 @@ format: .venv/ready ## put the code in the project's format
 	$(BIN)/ruff format .
 
 clean: ## forget the environment and caches
-	rm -rf .venv build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache
