@@ -25,6 +25,7 @@ test: .venv/ready ## the fast tests
 
 test-long: .venv/ready ## kills of every method, many processes, fuzzing at length
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
+	OMP_NUM_THREADS=1 PEFTBENCH_FUZZ=20 $(BIN)/python -m pytest -n 0 --hypothesis-show-statistics tests/test_fuzz.py
 
 # A machine that runs them by a timetable takes these; the fast tests run on constraints.txt alone.
 OLDEST := transformers==5.0.0 peft==0.21.0

@@ -14,7 +14,16 @@ from pathlib import Path
 def main() -> int:
     """Ask pip-audit; one line for each advisory, and one that counts."""
     pinned = Path(__file__).resolve().parent.parent / "constraints.txt"
-    words = ["--requirement", str(pinned), "--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
+    words = [
+        "--requirement",
+        str(pinned),
+        "--no-deps",
+        "--disable-pip",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+    ]
     done = subprocess.run([sys.executable, "-m", "pip_audit", *words], capture_output=True, text=True)
     try:
         packages = json.loads(done.stdout)["dependencies"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from peftbench.backbones.loading import quiet_transformers
-from peftbench.bench import epochs, growth, latency, startup, steps, table, writing
+from peftbench.bench import epochs, growth, latency, memory, startup, steps, table, writing
 from peftbench.bench.measure import Ratio
 from peftbench.environment import environment
 
@@ -46,6 +46,7 @@ SECTIONS: dict[str, Section] = {
     "startup": lambda size, source, done: startup.measure(min(size.repeats, 3), done),
     "latency": lambda size, source, done: latency.measure(min(size.repeats, 5), done),
     "writing": lambda size, source, done: writing.measure(size.texts, 1 if size.texts < 12 else 2, source, done),
+    "memory": lambda size, source, done: memory.measure(min(size.repeats, 3), done),
     "growth": lambda size, source, done: growth.measure(min(size.repeats, 5), done),
 }
 

@@ -22,9 +22,9 @@ LAUNCH = [
 CPU = os.environ | {"ACCELERATE_USE_CPU": "true"}
 
 
-def launched(folder, words, runs, processes=2):
+def launched(folder, words, runs, processes=2, killed_after=0):
     """The runs in so many processes of accelerate's launcher; digests by rank, records and folders by method."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     command = [
         *LAUNCH, "--num_processes", str(processes), str(HERE / "two_processes.py"), str(folder), *words,
         f"outputs={folder / 'outputs'}",
@@ -33,7 +33,11 @@ def launched(folder, words, runs, processes=2):
         command = [sys.executable, *command[command.index(str(HERE / "two_processes.py")) :]]
     for run in runs:
         command += ["--", *run]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE, env=CPU)
+    settings = CPU | {"KILLED_AFTER": str(killed_after)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE, env=settings)
+    if killed_after:
+        assert done.returncode != 0
+        return [], {}
     assert done.returncode == 0, done.stderr[-3000:]
     digests = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
     records = {json.loads(f.read_text())["method"]: f.parent for f in folder.glob("outputs/*/*/*/record.json")}
@@ -72,6 +76,29 @@ def test_two_processes_are_one_run(tiny_run, tmp_path):
 def test_two_processes_are_one_run_for_every_method(tiny_run, tmp_path):
     pytest.importorskip("bitsandbytes")
     compared(list(METHODS), tiny_run, tmp_path)
+
+
+@pytest.mark.long
+def test_two_processes_killed_and_started_again_end_with_the_same_bits(tiny_run, tmp_path):
+    """Dropout is on: each process goes on with its own random state."""
+    words = [w for w in tiny_run if not w.startswith("outputs=")]
+    words += ["trainer.epochs=3", "trainer.checkpoint_every=2", "trainer.precision=fp32"]
+    runs = [["method=sora", *FAST["sora"]]]
+    (whole, _), alone = launched(tmp_path / "whole", words, runs)
+    launched(tmp_path / "killed", words, runs, killed_after=7)
+    ((place,), (file,)) = (
+        [*(tmp_path / "killed").glob(f"outputs/**/{name}")] for name in ("checkpoint", "history.jsonl")
+    )
+    assert place.is_dir()
+    assert file.is_file()
+    (first, second), again = launched(tmp_path / "killed", words, runs)
+    assert first == second
+    (steps,), (of_whole,) = first.values(), whole.values()
+    assert steps == of_whole[-len(steps) :]
+    assert len(steps) == 6  # Twelve in all, and a checkpoint after the sixth.
+    a, b = (json.loads((at["sora"] / "record.json").read_text()) for at in (alone, again))
+    assert a["metrics"] == b["metrics"]
+    assert all(torch.equal(tensors(alone["sora"])[key], value) for key, value in tensors(again["sora"]).items())
 
 
 def test_a_sweep_of_launched_runs_is_refused(tiny_run, monkeypatch, capsys):

@@ -1,11 +1,13 @@
 """Runs of several methods in each process of a launcher: `<folder> <override> ... -- <method words> -- ...`.
 
-Every process leaves the digest of its gates and trained parameters after every step in `<folder>/rank<r>.json`.
+Every process leaves the digest of its gates and trained parameters after every step in `<folder>/rank<r>.json`; with
+KILLED_AFTER each is gone after so many steps.
 """
 
 import hashlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +29,8 @@ def main() -> None:
         for parameter in self.optimizers.parameters:
             digest.update(parameter.detach().float().numpy().tobytes())
         digests.setdefault(current[0], []).append(digest.hexdigest())
+        if len(digests[current[0]]) == int(os.environ.get("KILLED_AFTER", "0")):
+            os.kill(os.getpid(), signal.SIGKILL)
         return loss
 
     Loop._step = watched

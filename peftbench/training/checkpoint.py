@@ -74,7 +74,9 @@ def _load(folder: Path, device: torch.device) -> Any:
     sums = {"tensors": _sum(folder / _TENSORS), "state": hashlib.sha256(layout.encode()).hexdigest()}
     if sums != found["sha256"]:
         raise ValueError("its checksum is not that of its content")
-    return _unpack(json.loads(layout), load_file(str(folder / _TENSORS), device=str(device)))
+    # The launchers' "cpu:0" is no device for safetensors.
+    place = "cpu" if device.type == "cpu" else str(device)
+    return _unpack(json.loads(layout), load_file(str(folder / _TENSORS), device=place))
 
 
 def _sum(file: Path) -> str:

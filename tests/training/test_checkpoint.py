@@ -20,9 +20,10 @@ CPU = torch.device("cpu")
 STATE = {"a": torch.arange(4.0), "b": [{"c": torch.ones(2, dtype=torch.bool)}, None, 3], 5: {"x": 1.5, "y": "z"}}
 
 
-def test_nested_state_survives(tmp_path):
+@pytest.mark.parametrize("device", [CPU, torch.device("cpu", 0)])  # As launchers of several processes name it.
+def test_nested_state_survives(device, tmp_path):
     save_checkpoint(tmp_path / "checkpoint", STATE)
-    loaded = load_checkpoint(tmp_path / "checkpoint", CPU)
+    loaded = load_checkpoint(tmp_path / "checkpoint", device)
     assert torch.equal(loaded["a"], STATE["a"])
     assert torch.equal(loaded["b"][0]["c"], STATE["b"][0]["c"])
     assert loaded["b"][1:] == [None, 3]
