@@ -64,7 +64,14 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     if processes() == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
     mixed = "bf16" if config.trainer.precision == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=mixed, cpu=config.trainer.device == "cpu")
+    # Of several processes accelerate makes one run on CPUs only where it is told that it is to use them.
+    on_cpu = config.trainer.device == "cpu" or (processes() > 1 and not torch.cuda.is_available())
+    accelerator = Accelerator(mixed_precision=mixed, cpu=on_cpu)
+    if accelerator.num_processes != processes():
+        raise ConfigurationError(
+            f"WORLD_SIZE is {processes()}, but accelerate makes a run of {accelerator.num_processes}; start it with"
+            " accelerate launch or torchrun, or unset WORLD_SIZE"
+        )
     torch.use_deterministic_algorithms(accelerator.device.type == "cuda", warn_only=True)
     return accelerator
 

@@ -76,6 +76,8 @@ def from_hydra(node: Any, hydra: Any) -> RunConfig:
 
     choices = dict(hydra.runtime.choices)
     with hydra_errors():
+        if "${oc.env:" in OmegaConf.to_yaml(node):
+            raise ConfigurationError("${oc.env:...}: a configuration is recorded, and the environment may hold secrets")
         raw = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
     _last_word_on_threshold(raw, list(hydra.overrides.task))

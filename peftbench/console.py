@@ -29,24 +29,25 @@ if TYPE_CHECKING:
 @cache
 def screen() -> Console:
     """Standard error, where progress goes; one for all, so that a run's bar stands inside a sweep's table."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not is_main())
+    return Console(stderr=True, markup=False, highlight=False, soft_wrap=True, quiet=not is_main())
 
 
 def complain(message: str) -> None:
     """One line on standard error, in the words that every error begins with."""
-    screen().print(f"peftbench: error: {' '.join(message.split())}", markup=False)
+    screen().print(f"peftbench: error: {' '.join(message.split())}")
 
 
 def warned(message: str) -> None:
     """One line on standard error and in the run's log: the run goes on."""
     logging.getLogger("peftbench").warning("%s", message)
-    screen().print(f"peftbench: warning: {' '.join(message.split())}", markup=False)
+    screen().print(f"peftbench: warning: {' '.join(message.split())}")
 
 
 def paper() -> Console:
     """Standard output, where results go; wide where it is not a terminal, so that files and pipes get whole lines."""
-    out = Console(highlight=False, soft_wrap=True, quiet=not is_main())
-    return out if out.is_terminal else Console(highlight=False, soft_wrap=True, width=160, quiet=not is_main())
+    plain: dict[str, Any] = {"markup": False, "highlight": False, "soft_wrap": True, "quiet": not is_main()}
+    out = Console(**plain)
+    return out if out.is_terminal else Console(**plain, width=160)
 
 
 class RunReporter:

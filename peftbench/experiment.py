@@ -40,6 +40,7 @@ from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured
 from peftbench.training.devices import Devices
+from peftbench.training.guard import is_out_of_memory
 from peftbench.training.meter import Meter, reset_peak_memory
 
 
@@ -67,7 +68,12 @@ def run_experiment(
         done = Devices(accelerator).agreed(folder.finished() if again else folder.ended())
         if done is not None:
             return done | {"reused": True}, folder.path
-        run = _assemble(config, spec, form, data, folder, accelerator, kept)
+        try:
+            run = _assemble(config, spec, form, data, folder, accelerator, kept)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError(f"out of memory while the backbone is loaded ({str(error).splitlines()[0]})") from error
         run.brief = brief
         with folder.claimed(), folder.logged():
             done = run.devices.agreed(folder.finished())  # Another process may have finished it meanwhile.

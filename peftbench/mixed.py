@@ -30,7 +30,7 @@ from peftbench.tasks.metrics import compute_metrics
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import task_spec
 from peftbench.training.evaluation import predictions_of
-from peftbench.typed import typed
+from peftbench.typed import recorded_mapping, typed
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class TrainedRun:
             record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"mixed: {folder} has no readable record.json; give a run's folder") from error
-        if record.get("status") != "completed":
+        if not isinstance(record, dict) or record.get("status") != "completed":
+            record = record if isinstance(record, dict) else {}
             raise ConfigurationError(f"mixed: the run in {folder} is {record.get('status')}, not completed")
-        mapping = {k: v for k, v in record["config"].items() if k != "preset"}
-        mapping["sparsity"] = mapping["sparsity"] or {"schedule": "constant"}
-        return cls(folder, record, typed(mapping, {}), load_file(folder / "adapter" / "adapter_model.safetensors"))
+        config = typed(recorded_mapping(record), {})
+        return cls(folder, record, config, load_file(folder / "adapter" / "adapter_model.safetensors"))
 
 
 class MixedTasks:

@@ -64,8 +64,12 @@ class RunFolder:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise BusyError(f"another process is running {self.path}; wait for it or stop it") from error
+            except OSError as error:
+                raise ConfigurationError(
+                    f"outputs: {self.path} cannot be locked ({error.strerror}); use a file system that has flock"
+                ) from error
             yield
 
     @contextlib.contextmanager

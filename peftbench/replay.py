@@ -18,7 +18,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.experiment import placed, run_experiment
 from peftbench.kept import SWEEP, Kept
 from peftbench.record import read_record
-from peftbench.typed import typed
+from peftbench.typed import recorded_mapping, typed
 
 EXPERIMENT = "replay"
 TOLERANCE = 1e-3
@@ -52,14 +52,22 @@ def replay(words: Sequence[str]) -> int:
     Raises:
         ConfigurationError: no completed record, or data, weights or keys that make it another run.
     """
-    file, *overrides = words or [""]
-    record = _recorded(Path(file))
+    first, *overrides = words or [""]
+    file = Path(first)
+    record = _recorded(file)
     config = _configured(record, overrides)
     kept = Kept(SWEEP)
     _, _, data, folder = placed(config, kept)
     if folder.path.name != record["run_id"]:
         _refuse(record, config, data.provenance)
-    shutil.rmtree(folder.path, ignore_errors=True)  # An earlier replay's; nothing else lies in this experiment.
+    if folder.record.exists() and folder.record.samefile(file / "record.json" if file.is_dir() else file):
+        raise ConfigurationError(f"replay: {file} is a replay itself; replay the run it is of, or give another outputs")
+    with folder.claimed():  # What an earlier replay left.
+        for path in folder.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
     replayed, _ = run_experiment(config, kept)
     found = list(numbers(record, replayed))
     verdict = judged(found)
@@ -73,14 +81,21 @@ def _recorded(file: Path) -> dict[str, Any]:
     record = read_record(file)
     if record is None:
         raise ConfigurationError(f"replay: {file} is no record; give a run's record.json or its folder")
-    if record["status"] != "completed":
-        raise ConfigurationError(f"replay: the run of {file} is {record['status']}, not completed; nothing to compare")
+    if record.get("status") != "completed":
+        told = record.get("status")
+        raise ConfigurationError(f"replay: the run of {file} is {told}, not completed; nothing to compare")
+    if lacking := [key for key, kind in _NEEDED.items() if not isinstance(record.get(key), kind)]:
+        raise ConfigurationError(f"replay: {file} has no {lacking[0]}; it is no record of a run")
     return record
 
 
+_NEEDED = {"run_id": str, "task": str, "method": str, "config": dict, "data": dict, "metrics": dict, "parameters": dict,
+           "selection": dict}  # fmt: skip
+"""What of a record is compared, or says how to run it."""
+
+
 def _configured(record: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
-    known = {key: value for key, value in record["config"].items() if key != "preset"}
-    known["sparsity"] = known["sparsity"] or {"schedule": "constant"}
+    known = recorded_mapping(record)
     known |= {"outputs": "outputs", "experiment_name": EXPERIMENT}
     for word in overrides:
         if "=" not in word:
@@ -127,7 +142,10 @@ def judged(found: Sequence[Number]) -> str:
         return "identical"
     scores = [number.difference for number in found if number.what.split()[0] not in _COUNTED]
     largest = max((1.0 if size is None else size for size in scores), default=0.0)
-    return f"equal to {largest:.1g}" if largest <= TOLERANCE else "different"
+    if largest > TOLERANCE:
+        return "different"
+    counts = [n for n in found if n.what.split()[0] in _COUNTED and n.recorded != n.replayed]
+    return f"equal to {largest:.1g}" + (f", other {counts[0].what}" if counts else "")
 
 
 _COUNTED = ("ranks", "parameters", "checkpoint")

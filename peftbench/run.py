@@ -98,7 +98,6 @@ class Run:
                     selected = self._train(reporter, interruption, began)
                 self._conclude(selected)
             self.record["status"] = "completed"
-            delete_checkpoint(self.folder.checkpoint)
         except BaseException as error:
             self.record |= failure(error)
             log.error("%s", "".join(traceback.format_exception(error)))
@@ -107,6 +106,7 @@ class Run:
             self.record |= {"started": started, "ended": utc_now(), "memory": self.meter.memory() | self.memory}
             self.record["timing"] = {**self.record["timing"], **self.meter.timing()}
             self.folder.write_record(self.record)
+        delete_checkpoint(self.folder.checkpoint)
         return self.record
 
     def _opening(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class Run:
                     "live": snapshot(self.model, self.attachment),
                     "optimizers": optimizers.state_dict(),
                     "random": random,
-                    "meter": {k: v for k, v in vars(self.meter).items() if k != "device"},
+                    "meter": {k: v for k, v in vars(self.meter).items() if k not in ("device", "phase")},
                 },
             )
 

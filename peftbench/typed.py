@@ -60,6 +60,21 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
     return config
 
 
+def recorded_mapping(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration in a record as `typed` takes it: presets are written out there, and no schedule is none.
+
+    Raises:
+        ConfigurationError: the record holds no configuration of a run.
+    """
+    config = record.get("config")
+    sections = ("task", "method", "model", "optimizer", "data", "trainer")
+    lacking = [key for key in sections if not isinstance(config, Mapping) or not isinstance(config.get(key), Mapping)]
+    if lacking or "seed" not in config:  # type: ignore[operator]
+        raise ConfigurationError(f"the record's config has no {(lacking or ['seed'])[0]}; it is no record of a run")
+    found = {key: value for key, value in config.items() if key != "preset"}  # type: ignore[union-attr]
+    return found | {"sparsity": found.get("sparsity") or {"schedule": "constant"}}
+
+
 def _base(model: ModelConfig, method_name: str, quantised: str) -> ModelConfig:
     """The model as the method can have it: one that needs a quantised base gets one without being asked."""
     if quantised == "needed" and model.quantization is None:

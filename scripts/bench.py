@@ -37,7 +37,7 @@ class Size:
 
 SIZES = {
     "small": Size(3, ("mrpc",), 64, (0,), 1, 2),
-    "usual": Size(10, ("mrpc", "rte"), 960, (0,), 1, 12),
+    "usual": Size(10, ("mrpc", "rte"), 480, (0,), 1, 8),
     "long": Size(20, tuple(epochs.TASKS), None, (0, 21, 42), 2, 100),
 }
 SECTIONS: dict[str, Section] = {
@@ -45,7 +45,7 @@ SECTIONS: dict[str, Section] = {
     "epochs": lambda size, source, done: epochs.measure(size.tasks, source, size.seeds, size.epochs, done, size.rows),
     "startup": lambda size, source, done: startup.measure(min(size.repeats, 3), done),
     "latency": lambda size, source, done: latency.measure(min(size.repeats, 5), done),
-    "writing": lambda size, source, done: writing.measure(size.texts, 1 if size.texts < 12 else 2, source, done),
+    "writing": lambda size, source, done: writing.measure(size.texts, 1 if size.texts < 8 else 2, source, done),
     "memory": lambda size, source, done: memory.measure(min(size.repeats, 3), done),
     "growth": lambda size, source, done: growth.measure(min(size.repeats, 5), done),
 }

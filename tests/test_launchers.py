@@ -116,6 +116,40 @@ def test_a_lost_workers_run_is_started_again(tmp_path, capsys):
     assert not launcher.folder.exists()
 
 
+def test_a_run_that_takes_its_whole_launch_with_it_costs_the_others_nothing(tmp_path, capsys):
+    class Joblibs(Lossy):
+        """As joblib's: where one worker dies all do, and what was not begun never is."""
+
+        def launch(self, job_overrides, initial_job_idx):
+            for number, words in enumerate(job_overrides, initial_job_idx):
+                super().launch([words], number)
+
+    ledger = Ledger([], total=4)
+    launcher = Joblibs(tmp_path / "outcomes", {0: 9})
+    lost, *others = Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"], ["a=3"], ["a=4"]], 0)
+    assert launcher.launched == [0, 0, 1, 2, 3, 0]
+    assert lost.return_value != lost.return_value
+    assert [job.return_value for job in others] == [0.1, 0.2, 0.3]
+    assert "1 runs were lost 3 times" in capsys.readouterr().err
+
+
+def test_workers_take_a_device_each(tmp_path):
+    """Each in a process of its own, with the devices that it inherits, twice, as for two runs."""
+    script = (
+        "import os, sys; from pathlib import Path; from peftbench.sweep import workers\n"
+        "for _ in range(2): workers._pin(Path(sys.argv[1]))\n"
+        "print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "sweep")]
+    settings, taken, alive = os.environ | {"CUDA_VISIBLE_DEVICES": "2,3"}, [], []
+    for _ in range(3):
+        alive.append(subprocess.Popen(command, env=settings, stdin=-1, stdout=-1, text=True))
+        taken.append(alive[-1].stdout.readline().strip())
+    for process in alive:
+        process.communicate(timeout=60)
+    assert taken == ["2", "3", "2,3"]
+
+
 def test_a_run_that_is_lost_again_and_again_is_given_up(tmp_path, capsys):
     ledger = Ledger([], total=2)
     launcher = Lossy(tmp_path / "outcomes", {0: 9})

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from report_records import synthetic_record
 from test_experiment import FAST, run, same_result
 from test_reliability import at_step, in_child
 
+from peftbench import cli
 from peftbench.errors import BusyError, ConfigurationError, PeftbenchError
 from peftbench.record import RunFolder
 from peftbench.report.records import find
@@ -143,6 +145,38 @@ SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
     "AWS_SECRET_ACCESS_KEY": "aws-secret-that-must-not-be-seen",
 }
+
+
+def test_a_configuration_takes_nothing_from_the_environment(tiny_run, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    assert cli.exit_status([*tiny_run, "method=lora", "experiment_name=${oc.env:HF_TOKEN}"]) == 2
+    shown = capsys.readouterr()
+    assert "the environment may hold secrets" in shown.err
+    assert SECRETS["HF_TOKEN"] not in shown.out + shown.err
+
+
+def test_code_beside_weights_is_never_run(tiny_run, tiny_folder, tmp_path):
+    """Not even where somebody at the terminal says yes to transformers' question."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    names = {"AutoConfig": "own.Own", "AutoModelForSequenceClassification": "own.Model"}
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": names}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    words = [w for w in tiny_run if not w.startswith("model.path")]
+    done = subprocess.run(
+        [sys.executable, "-m", "peftbench", *words, "method=lora", f"model.path={folder}"],
+        input="y\n" * 9, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "code of its own, which is never run" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_brackets_in_a_name_are_shown_as_they_are(tiny_run, tmp_path, capsys):
+    words = [w for w in tiny_run if not w.startswith("outputs")]
+    place = tmp_path / "[old] [/usr]"
+    assert cli.exit_status([*words, "method=lora", f"outputs='{place}'"]) == 0
+    assert f"record: {place}/default/" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("how", ["completed", "failed"])

@@ -234,6 +234,36 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(number, tiny_run
     assert len([line for line in lines if line["kind"] == "evaluation"]) == 3
 
 
+def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(tiny_run, tmp_path):
+    """submitit's handler of SIGUSR2 queues the job again and leaves by SystemExit."""
+    words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+
+    def work():
+        def requeue(number, frame):
+            assert list(tmp_path.glob("outputs/**/checkpoint/state.json"))
+            raise SystemExit(5)
+
+        signal.signal(signal.SIGUSR2, requeue)
+        original = Loop._count
+
+        def count(self, batch, lengths):
+            if self.state.step == 4:
+                os.kill(os.getpid(), signal.SIGUSR2)
+            return original(self, batch, lengths)
+
+        Loop._count = count
+        try:
+            run(tiny_run, *words)
+        except SystemExit as leaving:
+            os._exit(leaving.code)
+
+    assert in_child(work) == 5
+    (file,) = tmp_path.glob("outputs/**/record.json")
+    assert json.loads(file.read_text())["status"] == "interrupted"
+    same_result(whole, run(tiny_run, *words))
+
+
 def poisoned(steps, monkeypatch):
     """Make the loss of these steps (from 0) infinite."""
     original = Loop._accumulate
@@ -278,6 +308,24 @@ def test_steps_that_are_not_finite_are_left_out_within_a_bound(name, tiny_run, m
         run(tiny_run, *words, "trainer.skip_nonfinite=1")
 
 
+def test_adalora_reaches_its_budget_where_the_step_that_fixes_it_is_skipped(tiny_run, monkeypatch):
+    from peftbench.methods.adalora import AdaLoRAAttachment
+
+    found, attach = [], AdaLoRAAttachment.__init__
+
+    def watched(self, *args, **kwargs):
+        attach(self, *args, **kwargs)
+        found.append(self)
+
+    monkeypatch.setattr(AdaLoRAAttachment, "__init__", watched)
+    words = ["method=adalora", "trainer.epochs=3", *FAST["adalora"]]
+    run(tiny_run, *words)
+    poisoned({found[0].last_allocation - 1}, monkeypatch)
+    record, _ = run(tiny_run, *words, "trainer.skip_nonfinite=1")
+    assert record["timing"]["skipped_steps"] == 1
+    assert sum(record["ranks"]["final"].values()) == found[0].target_budget
+
+
 def tight(rows, monkeypatch):
     """A machine that cannot hold more than so many rows at a time."""
     from peftbench.training.batching import TokenRows
@@ -312,6 +360,52 @@ def test_micro_batches_that_memory_asks_for_change_no_gradient(tiny_run, monkeyp
     tight(0, monkeypatch)
     with pytest.raises(RunError, match=r"use a smaller task\.max_length"):
         run(tiny_run, *quiet, "seed=5", "trainer.auto_micro_batch=true")
+
+
+@pytest.mark.parametrize("fits", [3, 5])
+def test_micro_batches_that_memory_asks_for_survive_a_kill_to_the_bit(fits, tiny_run, monkeypatch, tmp_path):
+    """With dropout: the pass that failed half-way drew from the random state, and a later process asks memory anew."""
+    from peftbench.training.loop import Loop
+
+    accumulate = Loop._accumulate
+
+    def tight(self, batch, lengths):
+        rows = min(len(batch), self.micro or len(batch))
+        if rows > fits and self.state.step >= 2:
+            torch.rand(7)
+            raise torch.OutOfMemoryError("Tried to allocate 20.00 GiB")
+        return accumulate(self, batch, lengths)
+
+    monkeypatch.setattr(Loop, "_accumulate", tight)
+    words = ["method=sora", *WORDS, *FAST["sora"], "trainer.auto_micro_batch=true"]
+    survives(tiny_run, words, tmp_path, [at_step(6), at_step(3)])
+
+
+def test_an_evaluation_that_does_not_fit_is_told_too(tiny_run, monkeypatch, tmp_path):
+    from peftbench.training.batching import TokenRows
+
+    original = TokenRows.batch
+
+    def batch(self, which, device):
+        if len(which) > 20 and not torch.is_grad_enabled():
+            raise AssertionError("the model is what fails")
+        return original(self, which, device)
+
+    monkeypatch.setattr(TokenRows, "batch", batch)
+    from transformers import BertForSequenceClassification
+
+    forward = BertForSequenceClassification.forward
+
+    def tight(self, **inputs):
+        if not torch.is_grad_enabled():
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", tight)
+    with pytest.raises(OutOfMemory, match=r"in an evaluation, in a forward pass of 16 x \d+ tokens; .*size=8 or less"):
+        run(tiny_run, "method=lora", "trainer.eval_batch_size=16")
+    record = json.loads(next(tmp_path.glob("**/record.json")).read_text())
+    assert record["status"] == "out_of_memory"
 
 
 def test_what_a_reader_should_know_is_flagged(tiny_run, monkeypatch):

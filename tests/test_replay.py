@@ -78,11 +78,36 @@ def test_no_record_and_a_failed_one_are_refused(recorded, tmp_path, capsys):
     assert "is failed, not completed" in capsys.readouterr().err
 
 
+def test_a_replay_is_not_replayed_onto_itself(recorded, tmp_path, capsys):
+    _, path = recorded
+    words = [f"outputs={tmp_path / 'again'}"]
+    assert cli.exit_status(["replay", str(path), *words]) == 0
+    (file,) = tmp_path.glob("again/replay/**/record.json")
+    before = file.read_bytes()
+    for place in (file, file.parent):
+        assert cli.exit_status(["replay", str(place), *words]) == 2
+        assert "is a replay itself" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert (file.parent / "adapter").is_dir()
+
+
+@pytest.mark.parametrize("lacking", ["config", "data", "metrics", "selection", "run_id", "status"])
+@pytest.mark.parametrize("verb", ["replay", "mixed"])
+def test_half_a_record_is_one_line(verb, lacking, recorded, capsys):
+    _, path = recorded
+    changed(path, lambda record: record.pop(lacking))
+    folder = path if path.is_dir() else path.parent
+    words = [verb, str(folder), *([str(folder)] if verb == "mixed" else [])]
+    assert cli.exit_status(words) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("peftbench: error: ")
+
+
 @pytest.mark.parametrize(
     ("pairs", "verdict"),
     [
         ([("validation f1", 0.5, 0.5), ("ranks left", 3, 3)], "identical"),
-        ([("validation f1", 0.5, 0.5004), ("ranks left", 3, 4)], "equal to 0.0004"),
+        ([("validation f1", 0.5, 0.5004), ("ranks left", 3, 4)], "equal to 0.0004, other ranks left"),
         ([("validation f1", 0.5, 0.502)], "different"),
         ([("validation f1", None, 0.5)], "different"),
         ([("validation f1", None, None)], "identical"),

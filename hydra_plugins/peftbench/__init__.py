@@ -68,7 +68,7 @@ class Sweep(BasicSweeper):
         if not isinstance(self.launcher, BasicLauncher):
             assert self.launcher is not None
             folder = Path(str(config.outputs)).absolute() / ".hydra" / "outcomes" / uuid.uuid4().hex[:12]
-            job: Any = WorkersJob(str(folder), threads_of_a_job(self.launcher))
+            job: Any = WorkersJob(str(folder), threads_of_a_job(self.launcher), pins=hasattr(self.launcher, "joblib"))
             self.launcher.setup(hydra_context=hydra_context, task_function=job, config=config)
             self.launcher = Workers(self.launcher, folder, self._jobs.ledger)  # type: ignore[assignment]
 

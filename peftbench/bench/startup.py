@@ -14,7 +14,7 @@ from pathlib import Path
 
 from peftbench.backbones.loading import locate
 from peftbench.bench.measure import Ratio
-from peftbench.bench.models import PEFT_SITES, configured
+from peftbench.bench.models import configured
 
 SECTION = "start-up"
 AT_ONCE = {
@@ -29,11 +29,10 @@ SOON = {"a value out of range": ["method.rank=0"], "a device that is not there":
 """Mistakes that are found before data or weights are touched, but with torch imported."""
 _RUN = ["task=mrpc", "data=sample", "trainer.max_steps=1", "trainer.log_every=1", "trainer.progress=false"]
 _BARE = """
-import torch, transformers, datasets, evaluate, accelerate, peft
+import torch, transformers, datasets, evaluate, accelerate
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({where!r})
 model = AutoModelForSequenceClassification.from_pretrained({where!r}, num_labels=2)
-model = peft.get_peft_model(model, peft.LoraConfig(r=8, target_modules={sites!r}))
 batch = tokenizer(["A sentence of a dozen words that stands for what a task has."] * 32, return_tensors="pt")
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 model(**batch, labels=torch.zeros(32, dtype=torch.long)).loss.backward()
@@ -91,11 +90,18 @@ def _has_stepped(folder: Path) -> bool:
 
 def _bare() -> float:
     config = configured().model
-    script = _BARE.format(where=str(locate(config).folder or config.repo), sites=PEFT_SITES)
+    script = _BARE.format(where=str(locate(config).folder or config.repo))
+    command, environment = [sys.executable, "-c", script], os.environ | {"HF_HUB_OFFLINE": "1"}
     began = time.perf_counter()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
-    return time.perf_counter() - began
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        stepped = any(line == "stepped\n" for line in process.stdout)
+        taken = time.perf_counter() - began
+    if not stepped:
+        raise RuntimeError("the bare script did not step")
+    return taken
 
 
 def _second_run() -> float:

@@ -53,7 +53,9 @@ def _of_precision(
         return Ratio(SECTION, f"{name}, {word}", other, seconds[name] / seconds[other], target, detail=told)
 
     found = [over(name, "frozen bound", None) for name in models if name.startswith("HF")]
-    found += [over(name, bound, TARGETS[bf16]) for bound in BOUNDS for name in OURS]
+    found += [
+        over(name, bound, target) for bound, target in zip(BOUNDS, (TARGETS[bf16], None), strict=True) for name in OURS
+    ]
     found += [over(name, "HF PEFT LoRA", 0.80) for name in OURS]
     held = {name: saved_megabytes(lambda m=model: loss(m, batch, bf16)) for name, model in models.items()}
     for name, peft in OURS.items():

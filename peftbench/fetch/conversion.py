@@ -44,7 +44,7 @@ def _weights(file: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     read, info = AutoModelForCausalLM.from_pretrained(  # type: ignore
-        file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True
+        file.parent, gguf_file=file.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
     )
     wrong = sorted(key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in info[kind])
     if wrong:

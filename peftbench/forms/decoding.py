@@ -13,6 +13,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogi
 
 from peftbench.training.batching import TokenRows, collate, evaluation_plan
 from peftbench.training.devices import Devices
+from peftbench.training.guard import fitting
 from peftbench.training.meter import Meter
 
 
@@ -72,7 +73,7 @@ def generate(
         if not both:
             batch = _to_the_right(batch)
         begin = 1 if both else batch["input_ids"].shape[1]  # An encoder-decoder's text begins after its start token.
-        with accelerator.autocast():
+        with accelerator.autocast(), fitting(len(batch["input_ids"]) * decoding.beams, batch["input_ids"].shape[1]):
             tokens = model.generate(  # type: ignore[operator]
                 **batch, generation_config=settings, logits_processor=_processors(decoding, begin)
             )

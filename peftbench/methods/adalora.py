@@ -132,7 +132,7 @@ class AdaLoRAAttachment(LowRankAttachment):
             self._score()
             if clock.step > self.t_initial and clock.step % self.method.delta_t == 0:
                 self._allocate(self.budget(clock.step))
-        elif clock.step == self.last_allocation:
+        elif not self.selectable:  # At the last allocation, or after it where that step was skipped.
             self._allocate(self.budget(clock.step))
             self.selectable = True
         if self.mask is not None and clock.step > self.last_allocation:

@@ -6,9 +6,11 @@ is busy, whatever the launcher, and a run whose worker was lost is known by its 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,10 +37,12 @@ class WorkersJob:
 
     Attributes:
         folder: where its outcome goes. threads: CPU threads of a run that does not say.
+        pins: whether each worker takes one device for itself; Ray and Slurm give theirs out.
     """
 
     folder: str
     threads: int
+    pins: bool = False
 
     def __call__(self, node: Any) -> float:
         """Carry the run out; its objective, or NaN."""
@@ -49,7 +53,8 @@ class WorkersJob:
         own = HydraConfig.get()
         os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
         prepare_process()
-        _pin(int(own.job.num))
+        if self.pins:
+            _pin(Path(self.folder))
         jobs = _jobs()
         value = jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
         outcome = asdict(jobs.ledger.outcomes[-1])
@@ -57,16 +62,33 @@ class WorkersJob:
         return value
 
 
-def _pin(number: int) -> None:
-    """One device for this worker where the machine has several and nobody has chosen: the job's, in turn."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:  # Ray's and Slurm's workers have theirs.
-        return
+def _pin(folder: Path) -> None:
+    """One device for this worker for as long as it lives, the first that no other worker has.
+
+    Args:
+        folder: of the sweep; holds a lock for each device.
+    """
     import torch
 
-    if (count := torch.cuda.device_count()) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % count)
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = listed.split(",") if listed else [str(i) for i in range(torch.cuda.device_count())]
+    if _DEVICE or len(devices) < 2:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for device in devices:
+        lock = (folder / f".{socket.gethostname()}-{device}").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _DEVICE.append(lock)
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        return
 
 
+_DEVICE: list[Any] = []
+"""The lock of this worker's device, held while the process lives."""
 _KEPT: list[Any] = []
 
 
@@ -109,7 +131,7 @@ class Workers:
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             for attempt in range(ATTEMPTS):
-                trouble = self._try(missing)
+                trouble = self._try(missing, together=attempt == 0)
                 missing = {number: words for number, words in missing.items() if number not in self._seen}
                 if not missing:
                     break
@@ -120,16 +142,24 @@ class Workers:
                     complain(f"{len(missing)} runs were lost {ATTEMPTS} times{told}")
         return [_returned(self._seen.get(number)) for number in numbers]
 
-    def _try(self, runs: dict[int, list[str]]) -> str:
-        """One launch, watched; the launcher's own complaint, if any."""
+    def _try(self, runs: dict[int, list[str]], together: bool) -> str:
+        """Every run launched once, watched; the launcher's last complaint, if any.
+
+        Args:
+            runs: words by number.
+            together: in one launch where numbers allow it. A worker that dies may take the whole launch with it
+                (joblib's do), so what came back without a word goes one by one.
+        """
         done, trouble = threading.Event(), ""
         watcher = threading.Thread(target=self._watch, args=(done,), daemon=True)
         watcher.start()
+        batches = [(min(runs), list(runs.values()))] if together else [(n, [words]) for n, words in runs.items()]
         try:
-            for first, batch in _runs_in_a_row(runs):
-                self._launcher.launch(batch, initial_job_idx=first)
-        except Exception as error:  # Every launcher has errors of its own for a worker that died.
-            trouble = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+            for first, batch in batches:
+                try:
+                    self._launcher.launch(batch, initial_job_idx=first)
+                except Exception as error:  # Every launcher has errors of its own for a worker that died.
+                    trouble = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
         finally:
             done.set()
             watcher.join()
@@ -145,17 +175,6 @@ class Workers:
             number = int(file.stem)
             if number not in self._seen:
                 self._seen[number] = self._ledger.enter(Outcome(**json.loads(file.read_text(encoding="utf-8"))))
-
-
-def _runs_in_a_row(runs: dict[int, list[str]]) -> list[tuple[int, list[list[str]]]]:
-    """Batches with consecutive numbers, as launchers number them; the first number of each."""
-    batches: list[tuple[int, list[list[str]]]] = []
-    for number, words in runs.items():
-        if batches and batches[-1][0] + len(batches[-1][1]) == number:
-            batches[-1][1].append(words)
-        else:
-            batches.append((number, [words]))
-    return batches
 
 
 def _returned(outcome: Outcome | None) -> JobReturn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,14 +48,18 @@ class TokenRows:
     starts: np.ndarray
     labels: np.ndarray | None
     pad: int
+    _lengths: np.ndarray = field(init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def __post_init__(self):
+        object.__setattr__(self, "_lengths", np.diff(self.starts))  # Every batch asks for it.
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens per row, shape (N,)."""
-        return np.diff(self.starts)
+        return self._lengths
 
     def batch(self, which: np.ndarray, device: torch.device) -> dict[str, Tensor]:
         """See `collate`."""

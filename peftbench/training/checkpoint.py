@@ -54,15 +54,19 @@ def load_checkpoint(folder: Path, device: torch.device, warn: Callable[[str], No
     Args:
         folder: of the checkpoint.
         device: where its tensors go.
-        warn: is told of one that is broken or of another version; the one before it is taken.
+        warn: is told of one that is broken or of another version; it is removed and the one before it taken.
     """
-    for candidate in (folder, folder.with_suffix(".old")):
+    old = folder.with_suffix(".old")
+    for candidate in (folder, old):
         if candidate.is_dir():
             try:
                 return _load(candidate, device)
             except Exception as error:  # Whatever a damaged file makes its readers raise.
                 first = (str(error).splitlines() or [type(error).__name__])[0]
-                warn(f"checkpoint {candidate.name} is not used ({first}); going back to the one before it")
+                next_one = "going back to the one before it" if candidate != old and old.is_dir() else "starting anew"
+                warn(f"checkpoint {candidate.name} is not used ({first}); {next_one}")
+                # Else the next save would take it for the good one, and let go of that.
+                shutil.rmtree(candidate, ignore_errors=True)
     return None
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from peftbench.training.batching import Rows, evaluation_plan
 from peftbench.training.devices import Devices
+from peftbench.training.guard import fitting
 
 
 @torch.no_grad()
@@ -21,12 +22,13 @@ def logits_of(
     """Logits of every row in the split's own order, shape (N, classes), float32. Leaves the model's mode as it was."""
     was_training = model.training
     model.eval()
-    plan, devices = evaluation_plan(rows.lengths, batch_size), Devices(accelerator)
+    lengths = rows.lengths
+    plan, devices = evaluation_plan(lengths, batch_size), Devices(accelerator)
     pieces = []
     for which in devices.share(plan):
         batch = rows.batch(which, accelerator.device)
         batch.pop("labels", None)
-        with accelerator.autocast():
+        with accelerator.autocast(), fitting(len(which), int(lengths[which].max())):
             pieces.append(model(**batch).logits.float())
     model.train(was_training)
     own = [piece.numpy() for piece in torch.cat(pieces).cpu().split([len(piece) for piece in pieces])] if pieces else []

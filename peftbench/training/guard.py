@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,21 +28,36 @@ class Diverged(RunError):
 
 
 class OutOfMemory(RunError):
-    """A step did not fit. `step` is the optimizer step (from 1) that was not taken.
+    """A step or an evaluation did not fit. `step` is the optimizer step (from 1) that was not taken.
 
     Args:
-        step: see above.
+        step: see above; None: it was an evaluation.
         rows: of the forward pass that did it.
         width: tokens of its longest row.
     """
 
-    def __init__(self, step: int, rows: int, width: int):
-        smaller = f"set trainer.micro_batch_size={rows // 2} or less" if rows > 1 else "use a smaller task.max_length"
-        super().__init__(
-            f"out of memory at step {step}, in a forward pass of {rows} x {width} tokens; {smaller},"
-            " trainer.auto_micro_batch=true or trainer.gradient_checkpointing=true"
-        )
+    def __init__(self, step: int | None, rows: int, width: int):
+        key = "eval_batch_size" if step is None else "micro_batch_size"
+        smaller = f"set trainer.{key}={rows // 2} or less" if rows > 1 else "use a smaller task.max_length"
+        when = "in an evaluation" if step is None else f"at step {step}"
+        more = "" if step is None else ", trainer.auto_micro_batch=true or trainer.gradient_checkpointing=true"
+        super().__init__(f"out of memory {when}, in a forward pass of {rows} x {width} tokens; {smaller}{more}")
         self.step = step
+
+
+@contextlib.contextmanager
+def fitting(rows: int, width: int) -> Iterator[None]:
+    """An evaluation's forward pass of so many rows and tokens.
+
+    Raises:
+        OutOfMemory: it did not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(None, rows, width) from error
 
 
 def not_finite(loss: Tensor, gradient_norm: Tensor) -> str | None:
@@ -53,7 +69,8 @@ def not_finite(loss: Tensor, gradient_norm: Tensor) -> str | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the allocator of a device, or of the host, is what gave up."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    told = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in told)
 
 
 def failure(error: BaseException) -> dict[str, Any]:
@@ -71,4 +88,5 @@ def status_of(error: BaseException) -> Status:
         return "diverged"
     if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         return "out_of_memory"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    # A cluster's handlers end a process by SystemExit.
+    return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM while training: the step in hand is finished and written down first."""
+"""SIGINT, SIGTERM and a cluster's own signals while training: the step in hand is finished and written down first."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Interruption:
     def __init__(self, tell: Callable[[str], None] = lambda _: None):
         self._tell = tell
         self._before: dict[int, Any] = {}
+        self._number: int | None = None
         self.asked = False
 
     def __enter__(self) -> Interruption:
@@ -28,15 +29,20 @@ class Interruption:
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # As a shell does for what it puts in background.
                     self._before[number] = signal.signal(number, self._on_signal)
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                if callable(signal.getsignal(number)):  # submitit's: the time is nearly up, or the node is wanted.
+                    self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        before, self._before = self._before, {}
+        for number, handler in before.items():
             signal.signal(number, handler)
-        self._before.clear()
+        if self._number is not None and self._number in (signal.SIGUSR1, signal.SIGUSR2):
+            before[self._number](self._number, None)  # The checkpoint is written: now the job may be queued again.
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked, self._number = True, number
         self._tell(f"{signal.Signals(number).name}: ends after this step, with a checkpoint; again: at once")

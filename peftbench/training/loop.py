@@ -15,6 +15,7 @@ from peftbench.config import TrainerConfig
 from peftbench.doors import Attachment, Clock
 from peftbench.sparsity import Strength
 from peftbench.training.batching import Rows, micro_batches, plan_epoch
+from peftbench.training.checkpoint import random_states, set_random_states
 from peftbench.training.devices import Devices
 from peftbench.training.guard import Diverged, OutOfMemory, is_out_of_memory, not_finite
 from peftbench.training.interruption import Interruption
@@ -125,7 +126,7 @@ class Loop:
     micro: int | None = None
 
     def __post_init__(self):
-        self.micro = self.settings.micro_batch_size
+        self.micro = self.meter.micro_batch_size or self.settings.micro_batch_size
         self.devices = Devices(self.accelerator)
         self._asked = False
 
@@ -217,6 +218,7 @@ class Loop:
 
     def _gradients(self, batch: np.ndarray, lengths: np.ndarray) -> Tensor:
         """Gradients of the mean loss and the penalty; the loss, on the device. In smaller pieces where it must be."""
+        before = random_states(self.accelerator.device) if self.settings.auto_micro_batch else None
         while True:
             try:
                 return self._accumulate(batch, lengths)
@@ -229,6 +231,8 @@ class Loop:
             if rows == 1 or not self.settings.auto_micro_batch:
                 raise OutOfMemory(self.state.step + 1, rows, int(lengths[batch].max()))
             self.micro = self.meter.micro_batch_size = rows // 2
+            assert before is not None
+            set_random_states(before, self.accelerator.device)  # As if the pass that failed had never been.
             if self.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()
 
