@@ -24,6 +24,7 @@ test: .venv/ready ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-long: .venv/ready ## kills of every method, many processes, fuzzing at length
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 	OMP_NUM_THREADS=1 PEFTBENCH_FUZZ=20 $(BIN)/python -m pytest -n 0 --hypothesis-show-statistics tests/test_fuzz.py
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from peftbench.backbones.loading import quiet_transformers
-from peftbench.bench import epochs, growth, latency, memory, startup, steps, table, writing
+from peftbench.bench import epochs, growth, latency, memory, startup, steps, table, workers, writing
 from peftbench.bench.measure import Ratio
 from peftbench.environment import environment
 
@@ -47,6 +47,7 @@ SECTIONS: dict[str, Section] = {
     "latency": lambda size, source, done: latency.measure(min(size.repeats, 5), done),
     "writing": lambda size, source, done: writing.measure(size.texts, 1 if size.texts < 8 else 2, source, done),
     "memory": lambda size, source, done: memory.measure(min(size.repeats, 3), done),
+    "workers": lambda size, source, done: workers.measure(60, source, done),
     "growth": lambda size, source, done: growth.measure(min(size.repeats, 5), done),
 }
 
@@ -55,9 +56,10 @@ def main() -> None:
     """Measure what the command line asks for; show it and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="usual")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="section")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="section")
     parser.add_argument("--to", type=Path, default=Path("outputs/bench"), help="folder of bench.json and growth.svg")
     arguments = parser.parse_args()
+    arguments.only = arguments.only or [name for name in SECTIONS if name != "workers" or arguments.size == "long"]
     quiet_transformers()
     root = os.environ.get("PEFTBENCH_DATA")
     source = ["data=folder", f"data.root={root}"] if root else ["data=sample"]
