@@ -280,7 +280,7 @@ def convert(file, folder):
     hang()
 conversion.convert = convert""",
     "before the marker": "model.sha256 = hang",
-    "before the move": "model._sync = hang",
+    "before the move": "model.sync = hang",
     "between two moves": """
 replace = os.replace
 model.os = type("os", (), dict(vars(os), replace=lambda a, b: (replace(a, b), hang())))""",

@@ -211,6 +211,7 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(number, tiny_run
     whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
 
     def work():
+        signal.signal(number, signal.default_int_handler)  # A shell has what it runs in background ignore SIGINT.
         original = Loop._count
 
         def count(self, batch, lengths):
