@@ -37,7 +37,7 @@ class Size:
 
 SIZES = {
     "small": Size(3, ("mrpc",), 64, (0,), 1, 2),
-    "usual": Size(10, ("mrpc", "rte"), 480, (0,), 1, 8),
+    "usual": Size(10, ("mrpc", "rte"), 320, (0,), 1, 8),
     "long": Size(20, tuple(epochs.TASKS), None, (0, 21, 42), 2, 100),
 }
 SECTIONS: dict[str, Section] = {

@@ -13,10 +13,10 @@ from peftbench.experiment import run_experiment
 from peftbench.kept import SWEEP, Kept
 from peftbench.methods.parts.low_rank import ALL_SITES
 
-RANKS = (1, 2, 4, 8, 16, 32, 64)
+RANKS = (1, 4, 16, 64)
 SITES = tuple(range(1, len(ALL_SITES) + 1))
-ROWS = (4, 8, 16, 32, 64)
-LENGTHS = (16, 32, 64, 128, 256)
+ROWS = (4, 16, 64)
+LENGTHS = (16, 64, 256)
 JOBS = 4
 
 
