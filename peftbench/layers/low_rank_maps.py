@@ -10,7 +10,8 @@ Shapes: N tokens, I in, O out, R rank; a letter with `_i` is one map's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,15 @@ def low_rank_maps(x: Tensor, maps: Sequence[Map], branch: Tensor | None = None) 
         (..., O_i) of each map.
     """
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    mixed = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if mixed else x.dtype
+    if not torch.is_grad_enabled():
+        # Decoding is many calls for a few tokens each, and none of them is needed for a backward pass.
+        with torch.autocast(kind, enabled=False) if mixed else nullcontext():
+            flat = _flat(x).to(dtype)
+            wet = flat if branch is None else _flat(branch).to(dtype)
+            outputs = _form(len(flat), branch is not None, maps)(flat, wet, maps)[1]
+        return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
     tensors = [t for m in maps for t in (m.weight, m.bias, m.a, m.b, m.gate)]
     with torch.autocast(kind, enabled=False):
         return _LowRankMaps.apply(x, branch, dtype, [m.scaling for m in maps], *tensors)  # type: ignore[no-any-return]
@@ -56,6 +65,12 @@ def low_rank_maps(x: Tensor, maps: Sequence[Map], branch: Tensor | None = None) 
 def folds(tokens: int, inputs: int, outputs: int) -> bool:
     """Whether W + s·B diag(g) A costs fewer passes over memory than adding the branch to the output does."""
     return 2 * outputs * inputs < tokens * (inputs + 2 * outputs)
+
+
+def _form(tokens: int, apart: bool, maps: Sequence[Map]) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
+    """`_folded` where that pays for every map and nothing was dropped before the branches, else `_added`."""
+    fold = not apart and all(folds(tokens, m.weight.shape[1], m.weight.shape[0]) for m in maps)
+    return _folded if fold else _added
 
 
 class _LowRankMaps(torch.autograd.Function):
@@ -67,8 +82,9 @@ class _LowRankMaps(torch.autograd.Function):
         maps = [Map(*tensors[i : i + 5], s) for i, s in zip(begins, scalings, strict=True)]  # type: ignore[call-arg]
         flat = _flat(x).to(dtype)
         wet = flat if u is None else _flat(u).to(dtype)
-        fold = u is None and all(folds(len(flat), m.weight.shape[1], m.weight.shape[0]) for m in maps)
-        weights, outputs = (_folded if fold else _added)(flat, wet, maps)
+        form = _form(len(flat), u is not None, maps)
+        fold = form is _folded
+        weights, outputs = form(flat, wet, maps)
         ctx.save_for_backward(wet, *weights, *(t for m in maps for t in (m.a, m.b, m.gate)))
         ctx.apart, ctx.count, ctx.fold, ctx.scalings = u is not None, len(weights), fold, scalings
         ctx.shape, ctx.dtypes = x.shape, (x.dtype, None if u is None else u.dtype)
