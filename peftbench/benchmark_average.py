@@ -104,6 +104,19 @@ def benchmark_average(
     return tuple(dict.fromkeys(missing)) if missing else _mean(scores, tasks)
 
 
+def suite_scores(tasks: Collection[str]) -> tuple[tuple[str, str, str], ...] | None:
+    """What the average of GLUE or SuperGLUE is made of, where `tasks` are exactly its eight; else None.
+
+    Returns:
+        Of each score its task, what its split's name ends with, and its metric.
+    """
+    for suite in (_TASKS, _SUPERGLUE_TASKS):
+        scores = tuple(_MEASURED.get(key, (key, "", "accuracy")) for task in suite for key in task)
+        if {task for task, _, _ in scores} == set(tasks):
+            return scores
+    return None
+
+
 def mean_of_means(scores: Sequence[Collection[float]]) -> float:
     """Mean over tasks of the mean of each one's scores."""
     return math.fsum(math.fsum(task) / len(task) for task in scores) / len(scores)

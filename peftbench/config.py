@@ -229,6 +229,8 @@ class RunConfig:
             config["method"]["sites"] = sorted(config["method"]["sites"])
         if "selection" in found:  # What the two resolve to, whether given or by default.
             del config["task"]["selection_metric"], config["task"]["selection_split"]
+        if config["task"].get("beams") == 1:  # Greedy: no beams are compared by their length.
+            config["task"].pop("length_penalty", None)
         trainer = config["trainer"]
         if trainer["max_steps"] is not None:
             del trainer["epochs"]

@@ -15,6 +15,9 @@ class PeftbenchError(Exception):
     exit_status = 1
     folder: Path | None = None
 
+    def __init__(self, message: str = ""):
+        super().__init__(" ".join(message.splitlines()))  # What the user gave may hold any character.
+
 
 class ConfigurationError(PeftbenchError):
     """A wrong key, value, file or data set: the user's to mend. Exit status 2."""

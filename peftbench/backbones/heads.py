@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from peftbench.backbones.anatomy import is_decoder
 from peftbench.errors import ConfigurationError
 
 Head = Literal["classifier", "spans", "language"]
@@ -45,7 +46,8 @@ def auto_class(head: Head, shape: Any) -> Any:
 def span_classifier(shape_class: type) -> type:
     """A span classifier over the architecture whose configuration class this is, as a transformers model.
 
-    The head sees the first token's vector and the mean vector of either span, and is one linear map of the three.
+    The head sees the first token's vector (of a decoder the last one's, which alone has seen the rest) and the mean
+    vector of either span, and is one linear map of the three.
     SuperGLUE's baselines (Wang et al., 2019, §4.1) concatenate the first token's and the marked words' vectors for WiC
     and pool spans by self-attention for WSC; here both tasks share one head, and its pooling has no parameters.
     """
@@ -63,6 +65,7 @@ def span_classifier(shape_class: type) -> type:
             setattr(self, prefix, base(config, **options))
             dropout = getattr(config, "hidden_dropout_prob", None)
             self.dropout = nn.Dropout(0.1 if dropout is None else dropout)
+            self.causal = is_decoder(self)
             self.classifier = nn.Linear(3 * config.hidden_size, config.num_labels)
             self.post_init()
 
@@ -70,7 +73,7 @@ def span_classifier(shape_class: type) -> type:
             self, input_ids: Tensor, attention_mask: Tensor, spans: Tensor, labels: Tensor | None = None, **more: Any
         ) -> Any:
             hidden = getattr(self, prefix)(input_ids=input_ids, attention_mask=attention_mask, **more)
-            vectors = span_vectors(hidden.last_hidden_state, attention_mask, spans)
+            vectors = span_vectors(hidden.last_hidden_state, attention_mask, spans, self.causal)
             logits = self.classifier(self.dropout(vectors))
             loss = None if labels is None else F.cross_entropy(logits, labels)
             return _output(loss, logits)
@@ -87,13 +90,14 @@ def _output(loss: Tensor | None, logits: Tensor) -> Any:
     return SequenceClassifierOutput(loss=loss, logits=logits)  # type: ignore[arg-type]
 
 
-def span_vectors(hidden: Tensor, attention_mask: Tensor, spans: Tensor) -> Tensor:
-    """The first token's vector and the mean of either span's.
+def span_vectors(hidden: Tensor, attention_mask: Tensor, spans: Tensor, causal: bool = False) -> Tensor:
+    """The first token's vector, or where `causal` the last one's, and the mean of either span's.
 
     Args:
         hidden: (B, S, D).
         attention_mask: (B, S), 1 where there is a token.
         spans: (B, 2, 2), of either span its first token and the one after its last.
+        causal: whether a token has seen only those before it.
 
     Returns:
         (B, 3D).
@@ -102,6 +106,7 @@ def span_vectors(hidden: Tensor, attention_mask: Tensor, spans: Tensor) -> Tenso
     inside = (places >= spans[..., :1]) & (places < spans[..., 1:])  # (B, 2, S)
     weights = inside.to(hidden.dtype) / inside.sum(-1, keepdim=True)
     means = weights @ hidden  # (B, 2, D)
-    first = attention_mask.argmax(1)
+    last = hidden.shape[1] - 1 - attention_mask.flip(1).argmax(1)
+    first = last if causal else attention_mask.argmax(1)
     rows = torch.arange(len(hidden), device=hidden.device)
     return torch.cat([hidden[rows, first], means[:, 0], means[:, 1]], dim=1)

@@ -14,6 +14,8 @@ from peftbench.backbones.heads import Head
 from peftbench.forms.base import Form
 from peftbench.tasks.base import Predictions, Split
 from peftbench.training.batching import Rows, TokenRows, collate, evaluation_plan, tokenise
+from peftbench.training.devices import Devices
+from peftbench.training.guard import fitting
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,13 @@ class Choice(Form):
         was_training = self.model.training
         self.model.eval()
         numbers = np.full((len(rows), int(np.diff(rows.starts).max())), -np.inf, np.float32)
-        for which in evaluation_plan(rows.lengths, self.batch_size, np.diff(rows.starts)):
-            with self.accelerator.autocast():
-                scores = self._scores(rows.batch(which, self.accelerator.device)).float().cpu().numpy()
+        plan, devices = evaluation_plan(rows.lengths, self.batch_size, np.diff(rows.starts)), Devices(self.accelerator)
+        own = []
+        for which in devices.share(plan):
+            inputs = rows.batch(which, self.accelerator.device)
+            with self.accelerator.autocast(), fitting(*inputs["input_ids"].shape):
+                own.append(self._scores(inputs).float().cpu().numpy())
+        for which, scores in zip(plan, devices.together(own), strict=True):
             numbers[which, : scores.shape[1]] = scores
         self.model.train(was_training)
         return numbers

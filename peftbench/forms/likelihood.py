@@ -17,6 +17,7 @@ from peftbench.task_config import GenerationTask, TaskConfig
 from peftbench.tasks.base import TaskSpec
 from peftbench.training.batching import Rows, evaluation_plan
 from peftbench.training.devices import Devices
+from peftbench.training.guard import fitting
 
 
 class Likelihood(Form):
@@ -60,13 +61,15 @@ class Likelihood(Form):
     def numbers(self, rows: Rows) -> np.ndarray:
         """Mean log-likelihood per target token of every example, shape (E,), in nats."""
         assert isinstance(rows, TextRows)
+        if not len(rows):  # WSC's rows whose noun phrase is a wrong one say nothing to be likely.
+            return np.zeros(0)
         was_training = self.model.training
         self.model.eval()
         plan, devices = evaluation_plan(rows.lengths, self.batch_size), Devices(self.accelerator)
         means = []
         for which in devices.share(plan):
             inputs = rows.batch(which, self.accelerator.device)
-            with self.accelerator.autocast():
+            with self.accelerator.autocast(), fitting(*inputs["input_ids"].shape):
                 logits = self._target_logits(inputs)
             values = -F.cross_entropy(logits, inputs["target_ids"], reduction="none")
             counts = rows.targets.lengths[which]

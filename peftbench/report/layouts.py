@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from peftbench.benchmark_average import suite_scores
 from peftbench.errors import ConfigurationError
 from peftbench.report.labels import method_name, task_name
 from peftbench.report.records import Run
@@ -200,9 +201,23 @@ def layout_for(experiment: str) -> Layout | None:
 
 
 def generic(name: str, runs: Sequence[Run], metrics: Sequence[str] = ()) -> Layout:
-    """A layout made of the runs: a row for each method, a column for each task's selecting metric, or for `metrics`."""
+    """A layout made of the runs: a row for each method, a column for each task's selecting metric, or for `metrics`.
+
+    Where the tasks are those of GLUE or SuperGLUE, all of them, its columns are the scores that the benchmark averages.
+    """
     rows = {run.method: Row(method_name(run.method), run.method) for run in runs}
-    return Layout(title=name, name=name, rows=tuple(rows.values()), columns=columns_of(runs, metrics))
+    scores = None if metrics else suite_scores({run.task for run in runs})
+    columns = columns_of(runs, metrics) if scores is None else _averaged(scores, runs)
+    average = "none" if scores is None else "glue"
+    return Layout(title=name, name=name, rows=tuple(rows.values()), columns=columns, average=average)
+
+
+def _averaged(scores: Sequence[tuple[str, str, str]], runs: Sequence[Run]) -> tuple[Column, ...]:
+    """The benchmark's scores, each on the split that selects; of MNLI on both of its kind."""
+    selecting = {run.task: run.record["selection"]["split"] for run in runs if run.completed}
+    splits = {task: selecting.get(task, "validation").removesuffix("_matched").removesuffix("_mismatched")
+              for task, _, _ in scores}  # fmt: skip
+    return tuple(Column(task, metric, f"{splits[task]}{ending}" if ending else None) for task, ending, metric in scores)
 
 
 def columns_of(runs: Sequence[Run], metrics: Sequence[str] = ()) -> tuple[Column, ...]:

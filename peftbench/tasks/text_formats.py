@@ -77,7 +77,8 @@ def pronoun() -> TextFormat:
 
     Only rows whose noun phrase is the right one are trained on (259 of the release's 554), for the others do not say
     what is. A generated text is read as True where it means the row's noun phrase, by T5's lenient rule. No answer is a
-    blank text, which that rule reads as False, and a copy of the source up to its marked pronoun, read as True.
+    text of nothing but articles and the like, read as no class, so that silence is not False; and a copy of the source
+    up to its marked pronoun, read as True.
     """
 
     def sources(split: Split) -> list[str]:
@@ -91,11 +92,12 @@ def pronoun() -> TextFormat:
         return rows, [split.columns["referent"][row] for row in rows]
 
     def read(texts: list[str], split: Split) -> np.ndarray:
-        means = [same_referent(text, phrase) for text, phrase in zip(texts, split.columns["referent"], strict=True)]
+        rows = zip(texts, split.columns["referent"], strict=True)
+        means = [int(same_referent(text, phrase)) if says_something(text) else -1 for text, phrase in rows]
         return np.asarray(means, dtype=np.int64)
 
     def legal(texts: list[str], split: Split) -> list[bool]:
-        return [bool(text.strip()) and "*" not in text for text in texts]
+        return [says_something(text) and "*" not in text for text in texts]
 
     return TextFormat(sources, pairs, read, legal=legal)
 
@@ -124,6 +126,11 @@ def cloze() -> TextFormat:
         return [distinguished(text) in known for text, known in zip(texts, names, strict=True)]
 
     return TextFormat(sources, pairs, read, legal=legal)
+
+
+def says_something(text: str) -> bool:
+    """Whether there is a word besides determiners in it."""
+    return any(word not in _DETERMINERS for word in text.lower().split())
 
 
 def same_referent(generated: str, phrase: str) -> bool:

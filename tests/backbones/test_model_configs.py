@@ -175,7 +175,7 @@ def test_every_layer_has_all_six_roles(file):
 def test_the_size_in_the_comment_is_the_size(file):
     stated = re.search(r"\((\d+)M\)", file.read_text().splitlines()[0])
     assert stated
-    assert int(stated[1]) == round(parameters(on_meta(file)) / 1e6)
+    assert int(stated[1]) == round(UNTIED_PARAMETERS.get(file.stem, parameters(on_meta(file))) / 1e6)
 
 
 @pytest.mark.parametrize(("name", "expected"), PARAMETERS.items())

@@ -224,3 +224,41 @@ def test_runs_of_two_forms_are_apart(write_run, outputs, grid):
     write_run(seed=1, scores=0.9)
     file.write_text(file.read_text().replace('"form": "classification"', '"form": "text"'))
     assert len(grid().lines) == 2
+
+
+SUPERGLUE = {
+    "boolq": {"accuracy": 0.8}, "cb": {"accuracy": 0.9, "macro_f1": 0.7}, "copa": {"accuracy": 0.6},
+    "multirc": {"f1a": 0.7, "exact_match": 0.3}, "record": {"record_f1": 0.5, "record_em": 0.4},
+    "superglue_rte": {"accuracy": 0.75}, "wic": {"accuracy": 0.65}, "wsc": {"accuracy": 0.6},
+}  # fmt: skip
+
+
+def test_all_tasks_of_superglue_have_its_average(write_run, grid):
+    for task, scores in SUPERGLUE.items():
+        for seed in (0, 1):
+            moved = {metric: score + 0.02 * seed for metric, score in scores.items()}
+            write_run(task=task, seed=seed, scores={"validation": moved}, metric=next(iter(scores)))
+    filled = grid()
+    assert len(filled.columns) == 11
+    (line,) = filled.lines
+    by_hand = (0.8 + 0.8 + 0.6 + 0.5 + 0.45 + 0.75 + 0.65 + 0.6) / 8
+    assert filled.average(line).values == pytest.approx((100 * by_hand, 100 * (by_hand + 0.02)))
+
+
+def test_seven_tasks_of_eight_have_none(write_run, grid):
+    for task in list(SUPERGLUE)[1:]:
+        write_run(task=task, scores={"validation": SUPERGLUE[task]}, metric=next(iter(SUPERGLUE[task])))
+    filled = grid()
+    assert len(filled.columns) == 7
+    assert filled.average(filled.lines[0]) is None
+
+
+def test_of_mnli_both_sets_count_in_glues_average(write_run, grid):
+    for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "qnli", "rte"):
+        metric = {"cola": "matthews_correlation", "stsb": "pearson"}.get(task, "accuracy")
+        write_run(task=task, scores={"validation": {metric: 0.8, "f1": 0.6}}, metric=metric)
+    both = {"validation_matched": {"accuracy": 0.7}, "validation_mismatched": {"accuracy": 0.9}}
+    write_run(task="mnli", scores=both, split="validation_matched")
+    filled = grid()
+    assert len(filled.columns) == 10
+    assert filled.average(filled.lines[0]).values == pytest.approx((100 * (6 * 0.8 + 0.7 + 0.8) / 8,))

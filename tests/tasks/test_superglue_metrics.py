@@ -28,11 +28,11 @@ def test_exact_match_is_the_mean_over_questions_of_all_answers_right(seed):
 
 
 def test_exact_match_by_hand():
-    # Question a: both right; b: one of two; c: a text that named neither class.
+    # Question a: both right; b: one of two; c: a text that named neither class, which T5 counts as the wrong one.
     scores = compute_metrics(
         ["exact_match", "f1a"], [1, 0, 1, 1, -1], [1, 0, 1, 0, 0], {"group": ["a", "a", "b", "b", "c"]}
     )
-    assert scores == {"exact_match": pytest.approx(1 / 3), "f1a": pytest.approx(2 * 2 / (3 + 2))}
+    assert scores == {"exact_match": pytest.approx(1 / 3), "f1a": pytest.approx(2 * 2 / (4 + 2))}
 
 
 def test_gender_parity_by_hand():

@@ -131,6 +131,8 @@ def _positive_f1(predictions: Any, references: Any) -> float:
     predicted, actual = numbers(predictions, references)
     require("-1, 0 or 1 for a two-class metric", np.isin(predicted, (-1, 0, 1)), "predictions", predicted)
     require("0 or 1 for a two-class metric", np.isin(actual, (0, 1)), "references", actual)
+    # No class at all is the wrong one wherever it stands, as T5's f1_score_with_invalid has it.
+    predicted = np.where(predicted == -1, 1 - actual, predicted)
     return _f1(predicted == 1, actual == 1)
 
 
