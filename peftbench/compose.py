@@ -27,13 +27,24 @@ def compose_run(overrides: Sequence[str]) -> RunConfig:
     Raises:
         ConfigurationError: an override that Hydra refuses or a value that the typed configuration refuses.
     """
-    from hydra import compose, initialize_config_dir
+    from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
     with hydra_errors(), initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        node = compose("config", overrides=readable(overrides), return_hydra_config=True)
+        node = _composed(readable(overrides))
         own = OmegaConf.masked_copy(node, [str(k) for k in node if k != "hydra"])
         return from_hydra(own, node.hydra)
+
+
+def _composed(overrides: list[str]) -> Any:
+    """Hydra's composition; it has no words for some values, such as a list of numbers for a group."""
+    from hydra import compose
+
+    try:
+        return compose("config", overrides=overrides, return_hydra_config=True)
+    except (TypeError, AttributeError, KeyError) as error:
+        told = f"one of {', '.join(overrides)} is nothing that Hydra can compose ({error})"
+        raise ConfigurationError(f"{told}; a group takes a name, a key a plain value") from error
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from peftbench.backbones.loading import quiet_transformers
 from peftbench.bench import epochs, growth, latency, memory, startup, steps, table, workers, writing
 from peftbench.bench.measure import Ratio
 from peftbench.environment import environment
+from peftbench.training.meter import reset_peak_memory
 
 Section = Callable[["Size", list[str], Callable[[], None]], list[Ratio]]
 
@@ -67,6 +68,7 @@ def main() -> None:
     machine = environment() | {"size": arguments.size, "data": source[0], "seconds": {}}
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn())
     for name in arguments.only:
+        reset_peak_memory()  # What an earlier section had is given back.
         began = time.perf_counter()
         with Progress(*columns, transient=True) as progress:
             task = progress.add_task(f"measuring {name}", total=None)

@@ -57,7 +57,8 @@ def outcome(work):
     return None, told
 
 
-KEYS = sorted({key for keys in known_keys().values() for key in keys} | {"seed", "outputs", "experiment_name"})
+KEYS = sorted({*known_keys(), "sed", "trainer", "trainer.epoch", "a.b", "+new", "~task"})
+PLAUSIBLE = st.sampled_from(["1", "2", "8", "0.5", "1e-3", "true", "false", "null", "best", "bf16", "rte", "lora", "x"])
 ODD = st.one_of(
     st.integers(-(2**70), 2**70).map(str),
     st.floats(allow_nan=True, allow_infinity=True).map(str),
@@ -70,9 +71,11 @@ ODD = st.one_of(
 
 
 @cases(30)
-@given(st.lists(st.tuples(st.sampled_from(KEYS), ODD), min_size=1, max_size=3))
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.one_of(PLAUSIBLE, ODD)), min_size=1, max_size=3))
 def test_a_configuration_is_a_run_or_one_line(pairs):
-    config, refusal = outcome(lambda: compose_run([f"{key}={value}" for key, value in pairs]))
+    config, refusal = outcome(
+        lambda: compose_run(["method=sora", "task=rte", *(f"{key}={value}" for key, value in pairs)])
+    )
     if refusal:
         return
     assert isinstance(config, RunConfig)

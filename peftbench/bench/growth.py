@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
 from peftbench.bench.models import Batch, loss, ours, step, stock
-from peftbench.compose import compose_run
-from peftbench.experiment import run_experiment
-from peftbench.kept import SWEEP, Kept
 from peftbench.methods.parts.low_rank import ALL_SITES
 
 RANKS = (1, 4, 16, 64)
@@ -45,19 +45,21 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
 
 
 def _sweep(progress: Callable[[], None]) -> list[Ratio]:
-    """Peak memory of each run of one process over the first one's."""
-    kept, peaks = Kept(SWEEP), []
+    """Peak memory and seconds before training of each run of one process, over the first one's."""
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(JOBS):
-            words = ["task=mrpc", "data=sample", "method=sora", "trainer.max_steps=3", f"seed={seed}"]
-            record, _ = run_experiment(compose_run([*words, f"outputs={folder}"]), kept, brief=True)
-            peaks.append(record["memory"]["peak_rss_mb"])
-            progress()
-    section = "growth with the runs of a sweep"
+        words = ["task=mrpc", "data=sample", "method=sora", "trainer.max_steps=3", "trainer.progress=false"]
+        words += [f"seed={','.join(map(str, range(JOBS)))}", f"outputs={folder}"]
+        subprocess.run([sys.executable, "-m", "peftbench", "-m", *words], capture_output=True, check=True)
+        records = [json.loads(file.read_text(encoding="utf-8")) for file in Path(folder).glob("*/*/*/record.json")]
+    progress()
+    records.sort(key=lambda record: record["seed"])
+    peaks = [record["memory"]["peak_rss_mb"] for record in records]
+    seconds = [record["timing"]["setup_s"] for record in records]
     return [
-        Ratio(section, f"run {i + 1}", "run 1", peak / peaks[0], detail=f"{peak:.0f} MB at its peak")
-        for i, peak in enumerate(peaks)
-    ]
+        Ratio("growth with the runs of a sweep", f"run {i + 1}", "run 1", peak / peaks[0],
+              detail=f"{peak:.0f} MB at its peak, {ready:.2f} s before its first step")
+        for i, (peak, ready) in enumerate(zip(peaks, seconds, strict=True))
+    ]  # fmt: skip
 
 
 def draw(ratios: Sequence[Ratio], file: Path) -> None:
