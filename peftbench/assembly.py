@@ -112,11 +112,16 @@ def attach(
             f"method {config.method_name} trains the task head alone, and task.form=text has none; use another method"
         )
     if config.trainer.gradient_checkpointing:
-        _checkpoint_activations(model)
+        checkpoint_activations(model)
     return attachment, groups
 
 
-def _checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: Any) -> None:
+    """Let every block keep its input alone, and compute the rest again in the backward pass.
+
+    Raises:
+        ConfigurationError: the architecture cannot.
+    """
     if not model.supports_gradient_checkpointing:
         raise ConfigurationError(
             f"trainer.gradient_checkpointing=true: transformers has none for {model.config.model_type}; leave it false"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from peftbench.backbones.anatomy import attentions, positions
 from peftbench.backbones.noise import attend
+from peftbench.layers.prompt import tokens_in_cache
 
 _NAME = "virtual_tokens"
 
@@ -84,8 +85,7 @@ def count_positions_from_mask(stack: nn.Module) -> None:
     """Make a decoder's positions skip padding where the caller gives none, so that left padding changes nothing."""
 
     def fill(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-        seen = 0 if cache is None else cache.get_seq_length()
+        mask, seen = kwargs.get("attention_mask"), tokens_in_cache(kwargs)
         if kwargs.get("position_ids") is None and mask is not None and mask.ndim == 2:
             kwargs["position_ids"] = (mask.long().cumsum(1) - 1).clamp(min=0)[:, seen:]
         return args, kwargs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -85,6 +85,13 @@ class RowPrompts:
         return self.vectors
 
 
+def tokens_in_cache(inputs: Mapping[str, Any]) -> int:
+    """Tokens that a model has read before, by its inputs: in `cache`, or before transformers 5.24 in `past_key_values`."""
+    cache = inputs.get("cache")
+    cache = inputs.get("past_key_values") if cache is None else cache
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
 class PromptedInputs:
     """Hooks that put a provider's virtual tokens before the real ones.
 
@@ -146,8 +153,7 @@ class PromptedInputs:
 
     def _widen(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Inputs:
         inputs = dict(zip(self._names, args, strict=False)) | kwargs
-        cache = inputs.get("past_key_values")
-        seen = 0 if cache is None else int(cache.get_seq_length())
+        seen = tokens_in_cache(inputs)
         tokens = inputs.get("input_ids") if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
         assert isinstance(tokens, Tensor)
         rows, real = tokens.shape[0], tokens.shape[1]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import TINY, stock_model, tiny_model
 
-from peftbench.assembly import _checkpoint_activations
+from peftbench.assembly import checkpoint_activations
 from peftbench.backbones.anatomy import head_modules, sites
 from peftbench.backbones.quantisation import quantise
 from peftbench.doors import Clock, Context
@@ -161,7 +161,7 @@ def test_gradients_are_the_same_under_gradient_checkpointing(name, family):
         model, attachment = attached(name, family)
         train(model, attachment, steps=1)
         if checkpointing:
-            _checkpoint_activations(model)
+            checkpoint_activations(model)
         torch.manual_seed(0)
         model(**batch()).loss.backward()
         found.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad and p.grad is not None})

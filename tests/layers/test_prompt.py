@@ -8,6 +8,7 @@ from conftest import TINY, tiny_architecture, tiny_generator, tiny_model
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModel
 
+from peftbench.assembly import checkpoint_activations
 from peftbench.backbones.anatomy import backbone
 from peftbench.doors import Context
 from peftbench.layers.prompt import RowPrompts
@@ -329,7 +330,7 @@ def test_gradient_checkpointing_changes_no_gradient(family):
         if checkpointing:
             if not model.supports_gradient_checkpointing:
                 pytest.skip("the architecture has none")
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(model)
             layers = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
             assert layers
         torch.manual_seed(1)

@@ -9,6 +9,7 @@ from conftest import tiny_architecture, tiny_generator, tiny_model
 from contracts.test_methods import METHODS, attached, batch, logits
 from torch.nn import functional as F
 
+from peftbench.assembly import checkpoint_activations
 from peftbench.backbones.anatomy import head_modules, layer_norms, sites
 from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
@@ -261,7 +262,7 @@ def test_gradients_are_the_same_with_checkpointing(name, family):
         model = tiny_generator(family) if family == "t5" else tiny_model(family)
         attachment = put(model, name)
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model)
         model.train()
         torch.manual_seed(7)
         inputs = batch() | ({"labels": batch()["input_ids"]} if family == "t5" else {})

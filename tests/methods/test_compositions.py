@@ -7,6 +7,7 @@ import torch
 from conftest import tiny_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from peftbench.assembly import checkpoint_activations
 from peftbench.backbones.anatomy import head_modules
 from peftbench.doors import Context
 from peftbench.methods.registry import method_class
@@ -131,7 +132,7 @@ def test_gradients_are_right_under_gradient_checkpointing(name, family):
         attachment = attach(model, name, prefix_length=3, mlp_hidden=8)
         randomise(attachment)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(model)
         model.train()
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):

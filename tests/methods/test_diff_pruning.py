@@ -9,7 +9,7 @@ from contracts.test_methods import TOTAL, attached, batch, logits, train
 from safetensors.torch import load_file
 from torch.nn.utils import parametrize
 
-from peftbench.assembly import attach, counts
+from peftbench.assembly import attach, checkpoint_activations, counts
 from peftbench.backbones.anatomy import head_modules
 from peftbench.backbones.loading import random_model
 from peftbench.compose import compose_run
@@ -176,7 +176,7 @@ def test_checkpointed_activations_see_the_same_sample(family, projected):
         if projected:
             attachment.after_step(clock(TOTAL))
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(model)
         model.train()
         torch.manual_seed(3)
         model(**batch()).loss.backward()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import TINY, tiny_generator, tiny_model
 
+from peftbench.assembly import checkpoint_activations
 from peftbench.backbones.anatomy import backbone, head_modules, stacks
 from peftbench.backbones.injection import KeyValues
 from peftbench.doors import Context
@@ -130,7 +131,7 @@ def test_gradients_are_right_under_gradient_checkpointing(family):
         model = tiny_model(family)
         attachment = with_prefix(model, mlp=True, mlp_hidden=8)
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(model)
         for module in model.modules():
             module.p = 0.0 if isinstance(module, torch.nn.Dropout) else getattr(module, "p", None)
             module.dropout = 0.0 if isinstance(getattr(module, "dropout", None), float) else getattr(
