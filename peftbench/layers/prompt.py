@@ -86,7 +86,7 @@ class RowPrompts:
 
 
 def tokens_in_cache(inputs: Mapping[str, Any]) -> int:
-    """Tokens that a model has read before, by its inputs: in `cache`, or before transformers 5.24 in `past_key_values`."""
+    """Tokens that a model has read before, by its inputs: in `cache`; up to transformers 5.23 in `past_key_values`."""
     cache = inputs.get("cache")
     cache = inputs.get("past_key_values") if cache is None else cache
     return 0 if cache is None else int(cache.get_seq_length())
