@@ -34,7 +34,7 @@ def convert(file: Path, folder: Path) -> None:
         header = {key: field.contents() for key, field in reader.fields.items() if key.startswith("tokenizer.")}
         _weights(file, folder)
         _tokenizer(file, folder, header)
-    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigurationError(f"{file.name}: cannot be converted ({first})") from error
 
