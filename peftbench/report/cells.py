@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from peftbench.benchmark_average import mean_by_task
 from peftbench.report.labels import label_settings, method_name, natural, task_name
 from peftbench.report.layouts import Column, Layout, Row
 from peftbench.report.records import Run, latest
@@ -100,10 +101,7 @@ class Grid:
         scaled = [score * self.layout.scale_of(column)[0] for score, column in zip(scores, self.columns, strict=True)]
         if self.layout.average == "mean":
             return _mean(scaled)
-        by_task: dict[str, list[float]] = defaultdict(list)
-        for column, score in zip(self.columns, scaled, strict=True):
-            by_task[column.task].append(score)
-        return _mean([_mean(of_task) for of_task in by_task.values()])
+        return mean_by_task(zip((column.task for column in self.columns), scaled, strict=True))
 
 
 def fill(layout: Layout, runs: Sequence[Run], trials_of: Callable[[Run], int | None]) -> Grid:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from peftbench.benchmark_average import suite_scores
+from peftbench.benchmark_average import Score, suite_scores
 from peftbench.errors import ConfigurationError
 from peftbench.report.labels import method_name, task_name
 from peftbench.report.records import Run
@@ -212,7 +212,7 @@ def generic(name: str, runs: Sequence[Run], metrics: Sequence[str] = ()) -> Layo
     return Layout(title=name, name=name, rows=tuple(rows.values()), columns=columns, average=average)
 
 
-def _averaged(scores: Sequence[tuple[str, str, str]], runs: Sequence[Run]) -> tuple[Column, ...]:
+def _averaged(scores: Sequence[Score], runs: Sequence[Run]) -> tuple[Column, ...]:
     """The benchmark's scores, each on the split that selects; of MNLI on both of its kind."""
     selecting = {run.task: run.record["selection"]["split"] for run in runs if run.completed}
     splits = {task: selecting.get(task, "validation").removesuffix("_matched").removesuffix("_mismatched")

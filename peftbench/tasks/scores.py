@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from peftbench.benchmark_average import mean_of_means
+from peftbench.benchmark_average import mean_by_task
 from peftbench.tasks.base import LIKELIHOOD, Predictions, Split, TaskSpec
 from peftbench.tasks.metrics import compute_metrics, describe
 from peftbench.tasks.mixture import parts
@@ -53,8 +53,8 @@ def _mixture_scores(spec: TaskSpec, split: Split, texts: Predictions) -> dict[st
         assert member.text is not None
         read = member.text.read([str(texts[place]) for place in places], part)
         found |= score(member, part, read)
-    mean = mean_of_means([[value for value in scores.values() if value is not None] for scores in found.values()])
-    whole: Scores = {spec.metrics[0]: mean}
+    known = ((name, value) for name, scores in found.items() for value in scores.values() if value is not None)
+    whole: Scores = {spec.metrics[0]: mean_by_task(known)}
     return {split.name: whole} | found
 
 
