@@ -35,3 +35,8 @@ class RunError(PeftbenchError):
 
 class BusyError(RunError):
     """Another process is at this run."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says in its first line; its type where it says nothing, as a bare MemoryError."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -27,7 +27,7 @@ from peftbench.backbones.anatomy import is_decoder
 from peftbench.backbones.loading import load_backbone, origin
 from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.config import RunConfig
-from peftbench.errors import PeftbenchError, RunError
+from peftbench.errors import PeftbenchError, RunError, first_line
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
 from peftbench.kept import Kept
@@ -73,7 +73,7 @@ def run_experiment(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise RunError(f"out of memory while the backbone is loaded ({str(error).splitlines()[0]})") from error
+            raise RunError(f"out of memory while the backbone is loaded ({first_line(error)})") from error
         run.brief = brief
         with folder.claimed(), folder.logged():
             done = run.devices.agreed(folder.finished())  # Another process may have finished it meanwhile.
@@ -99,13 +99,13 @@ def _carried_out(run: Run, began: float) -> tuple[dict[str, Any], Path]:
         error.folder = folder.path
         raise
     except Exception as error:
-        first = (str(error).strip() or "no message").splitlines()[0]
         if _is_of_the_disk(error):
             told = RunError(
-                f"outputs: cannot write to {folder.path} ({first}); make room there, and the same command goes on"
+                f"outputs: cannot write to {folder.path} ({first_line(error)}); make room there, and the same command"
+                " goes on"
             )
         else:
-            told = RunError(f"{type(error).__name__}: {first} (traceback in {folder.path / 'run.log'})")
+            told = RunError(f"{type(error).__name__}: {first_line(error)} (traceback in {folder.path / 'run.log'})")
         told.folder = folder.path
         raise told from error
 

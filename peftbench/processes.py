@@ -7,14 +7,14 @@ import os
 
 def processes() -> int:
     """How many there are; 1 without a launcher."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def local_processes() -> int:
     """How many of them are on this machine; they share its cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
 
 
 def is_main() -> bool:
     """Whether this is the one that writes and speaks."""
-    return os.environ.get("RANK", "0") == "0"
+    return processes() == 1 or os.environ.get("RANK", "0") == "0"  # RANK alone is no launcher's.

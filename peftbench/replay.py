@@ -14,7 +14,7 @@ from rich.table import Table
 
 from peftbench.config import RunConfig
 from peftbench.console import paper, warned
-from peftbench.errors import ConfigurationError
+from peftbench.errors import ConfigurationError, first_line
 from peftbench.experiment import placed, run_experiment
 from peftbench.kept import SWEEP, Kept
 from peftbench.record import read_record
@@ -103,7 +103,7 @@ def _configured(record: Mapping[str, Any], overrides: Sequence[str]) -> RunConfi
     try:
         whole = OmegaConf.merge(known, OmegaConf.from_dotlist(list(overrides)))
     except (OmegaConfBaseException, ValueError) as error:
-        raise ConfigurationError(f"replay: {str(error).splitlines()[0]}") from error
+        raise ConfigurationError(f"replay: {first_line(error)}") from error
     config = typed(OmegaConf.to_container(whole), {})  # type: ignore[arg-type]
     if config.experiment_name != EXPERIMENT:
         raise ConfigurationError(f"experiment_name: a replay's is {EXPERIMENT}; give another outputs instead")

@@ -96,6 +96,8 @@ class Run:
                 self._score_untrained()
                 with Interruption(warned) as interruption:
                     selected = self._train(reporter, interruption, began)
+                    if any(self.devices.gathered(interruption.asked)):  # After the last step: what follows takes long.
+                        raise KeyboardInterrupt
                 self._conclude(selected)
             self.record["status"] = "completed"
         except BaseException as error:
@@ -144,7 +146,7 @@ class Run:
 
     def _train(self, reporter: RunReporter, interruption: Interruption, began: float) -> Selected:
         """Every stage in turn, going on from a checkpoint where there is one."""
-        saved = self.devices.agreed(load_checkpoint(self.folder.checkpoint, self.accelerator.device, warned))
+        saved = self.devices.agreed(load_checkpoint(self.folder.checkpoint, warned))
         optimizers = self._optimizers()
         seed_everything(stream_seed(self.config.seed, DROPOUT))
         state, first = LoopState(), 0

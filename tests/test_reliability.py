@@ -113,17 +113,41 @@ def after_training():
     return arm
 
 
+def checkpointed(tmp_path) -> bool:
+    """Whether the run has a whole checkpoint, the newest or the one before it."""
+    return any(list(tmp_path.glob(f"outputs/**/{name}/state.json")) for name in ("checkpoint", "checkpoint.old"))
+
+
 def survives(tiny_run, words, tmp_path, kills) -> None:
-    """Killed at each of `kills` in turn and started again, a run ends with the bits of one that was left alone."""
+    """Killed at each of `kills` in turn and started again, a run ends with the bits of one that was left alone.
+
+    Every start that finds a checkpoint goes on from it: one that began anew would end with the same bits.
+    """
     whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
-    for arm in kills:
+    told, resume, found = tmp_path / "resumed", experiment.Run._resume, 0
 
-        def work(arm=arm):
-            arm()
-            run(tiny_run, *words)
+    def watched(self, saved, optimizers):
+        state, stage = resume(self, saved, optimizers)
+        with told.open("a") as file:
+            file.write(f"{stage} {state.step}\n")
+        return state, stage
 
-        assert in_child(work) == -signal.SIGKILL
-    again = run(tiny_run, *words)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment.Run, "_resume", watched)
+        for arm in kills:
+
+            def work(arm=arm):
+                arm()
+                run(tiny_run, *words)
+
+            found += checkpointed(tmp_path)
+            assert in_child(work) == -signal.SIGKILL
+        found += checkpointed(tmp_path)
+        again = run(tiny_run, *words)
+    places = [tuple(map(int, line.split())) for line in told.read_text().splitlines()]
+    assert len(places) == found
+    assert places == sorted(places)  # No start falls behind the one before it.
+    assert places[-1] > (0, 0)
     same_result(whole, again)
     lines = [json.loads(line) for line in (again[1] / "history.jsonl").read_text().splitlines()]
     evaluated = [(line["stage"], line["step"]) for line in lines if line["kind"] == "evaluation"]

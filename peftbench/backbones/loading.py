@@ -20,7 +20,7 @@ from peftbench.backbones.projections import split_fused
 from peftbench.backbones.quantisation import quantise
 from peftbench.cache import fetched, sha256
 from peftbench.config import ModelConfig
-from peftbench.errors import ConfigurationError
+from peftbench.errors import ConfigurationError, first_line
 from peftbench.kept import Kept
 
 
@@ -282,7 +282,7 @@ def random_model(config: ModelConfig, num_outputs: int, head: Head = "classifier
         split_fused(model)
         return model
     except (ValueError, TypeError, OSError) as error:
-        raise ConfigurationError(f"model.architecture: {str(error).splitlines()[0]}") from error
+        raise ConfigurationError(f"model.architecture: {first_line(error)}") from error
 
 
 def model_type(config: ModelConfig) -> str | None:
@@ -306,7 +306,7 @@ def quiet_transformers() -> None:
 
 
 def _cannot_load(config: ModelConfig, located: Located, error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    first = first_line(error)
     if "trust_remote_code" in str(error):
         first = "it is defined by code of its own, which is never run; use an architecture that transformers has"
         return f"model {config.name}: cannot load {located.folder or config.repo}: {first}"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peftbench.errors import ConfigurationError
+from peftbench.errors import ConfigurationError, first_line
 
 
 def convert(file: Path, folder: Path) -> None:
@@ -35,8 +35,7 @@ def convert(file: Path, folder: Path) -> None:
         _weights(file, folder)
         _tokenizer(file, folder, header)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigurationError(f"{file.name}: cannot be converted ({first})") from error
+        raise ConfigurationError(f"{file.name}: cannot be converted ({first_line(error)})") from error
 
 
 def _weights(file: Path, folder: Path) -> None:

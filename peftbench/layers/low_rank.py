@@ -100,7 +100,7 @@ class SharedInput:
     """Layers that a model calls with one and the same input: the first called computes all.
 
     Args:
-        layers: with one input width; a layer called with another tensor than the first is computed by itself.
+        layers: with one input width. One that is called with another tensor than the first begins anew.
     """
 
     def __init__(self, layers: Sequence[LowRankLinear]):

@@ -23,6 +23,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from peftbench.console import complain, warned
 from peftbench.durable import write_text
 from peftbench.environment import prepare_process
+from peftbench.errors import first_line
 from peftbench.sweep.ledger import Ledger, Outcome
 
 ATTEMPTS = 3
@@ -159,7 +160,7 @@ class Workers:
                 try:
                     self._launcher.launch(batch, initial_job_idx=first)
                 except Exception as error:  # Every launcher has errors of its own for a worker that died.
-                    trouble = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+                    trouble = first_line(error)
         finally:
             done.set()
             watcher.join()

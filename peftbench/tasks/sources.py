@@ -12,7 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from peftbench.config import DataConfig
-from peftbench.errors import ConfigurationError, HubUnreachableError
+from peftbench.errors import ConfigurationError, HubUnreachableError, first_line
 from peftbench.tasks.base import Columns, Parsed, Split, TaskSpec, fingerprint
 
 
@@ -126,7 +126,7 @@ def _folder_reader(suite: Path) -> Callable[[str, str], Columns]:
                 raise ConfigurationError(f"{file}: text is not UTF-8; write the file again as UTF-8") from error
             raise ConfigurationError(f"{file}: not a readable Parquet file; copy or download it again") from error
         except (OSError, pyarrow.ArrowException) as error:
-            raise ConfigurationError(f"{file}: cannot be read ({str(error).splitlines()[0]})") from error
+            raise ConfigurationError(f"{file}: cannot be read ({first_line(error)})") from error
 
     return read
 

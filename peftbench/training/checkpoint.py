@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from peftbench.durable import sync
+from peftbench.errors import first_line
 
 VERSION = 2
 """Of the layout; a checkpoint of another version is not read."""
@@ -48,29 +49,27 @@ def save_checkpoint(folder: Path, state: Any) -> None:
     sync(folder.parent)
 
 
-def load_checkpoint(folder: Path, device: torch.device, warn: Callable[[str], None] = lambda _: None) -> Any | None:
-    """The newest whole state saved in `folder`; None where there is none.
+def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda _: None) -> Any | None:
+    """The newest whole state saved in `folder`, on the CPU; None where there is none.
 
     Args:
         folder: of the checkpoint.
-        device: where its tensors go.
         warn: is told of one that is broken or of another version; it is removed and the one before it taken.
     """
     old = folder.with_suffix(".old")
     for candidate in (folder, old):
         if candidate.is_dir():
             try:
-                return _load(candidate, device)
+                return _load(candidate)
             except Exception as error:  # Whatever a damaged file makes its readers raise.
-                first = (str(error).splitlines() or [type(error).__name__])[0]
                 next_one = "going back to the one before it" if candidate != old and old.is_dir() else "starting anew"
-                warn(f"checkpoint {candidate.name} is not used ({first}); {next_one}")
+                warn(f"checkpoint {candidate.name} is not used ({first_line(error)}); {next_one}")
                 # Else the next save would take it for the good one, and let go of that.
                 shutil.rmtree(candidate, ignore_errors=True)
     return None
 
 
-def _load(folder: Path, device: torch.device) -> Any:
+def _load(folder: Path) -> Any:
     head, layout = (folder / _LAYOUT).read_text(encoding="utf-8").splitlines()
     found = json.loads(head)
     if found["version"] != VERSION:
@@ -78,9 +77,7 @@ def _load(folder: Path, device: torch.device) -> Any:
     sums = {"tensors": _sum(folder / _TENSORS), "state": hashlib.sha256(layout.encode()).hexdigest()}
     if sums != found["sha256"]:
         raise ValueError("its checksum is not that of its content")
-    # The launchers' "cpu:0" is no device for safetensors.
-    place = "cpu" if device.type == "cpu" else str(device)
-    return _unpack(json.loads(layout), load_file(str(folder / _TENSORS), device=place))
+    return _unpack(json.loads(layout), load_file(str(folder / _TENSORS)))
 
 
 def _sum(file: Path) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,13 +34,14 @@ class OutOfMemory(RunError):
         step: see above; None: it was an evaluation.
         rows: of the forward pass that did it.
         width: tokens of its longest row.
+        left: switches of the trainer that would help and are off.
     """
 
-    def __init__(self, step: int | None, rows: int, width: int):
+    def __init__(self, step: int | None, rows: int, width: int, left: Sequence[str] = ()):
         key = "eval_batch_size" if step is None else "micro_batch_size"
         smaller = f"set trainer.{key}={rows // 2} or less" if rows > 1 else "use a smaller task.max_length"
         when = "in an evaluation" if step is None else f"at step {step}"
-        more = "" if step is None else ", trainer.auto_micro_batch=true or trainer.gradient_checkpointing=true"
+        more = "".join(f", or trainer.{key}=true" for key in left)
         super().__init__(f"out of memory {when}, in a forward pass of {rows} x {width} tokens; {smaller}{more}")
         self.step = step
 

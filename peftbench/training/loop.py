@@ -123,7 +123,7 @@ class Loop:
     state: LoopState = field(default_factory=LoopState)
     penalty: Tensor | None = None
     interruption: Interruption = field(default_factory=Interruption)
-    micro: int | None = None
+    micro: int | None = field(init=False)
 
     def __post_init__(self):
         self.micro = self.meter.micro_batch_size or self.settings.micro_batch_size
@@ -161,7 +161,7 @@ class Loop:
             state.in_epoch += 1
             self.meter.steps += 1
             self.reporter.advance(1)
-            if state.step % self.settings.log_every == 0:
+            if loss is not None and state.step % self.settings.log_every == 0:
                 apart = {} if self.penalty is None else {"penalty": float(self.penalty)}
                 self.reporter.step(state, float(loss), self.attachment.status() | apart)
             ended = state.in_epoch == len(batches) or state.step == plan.total_steps
@@ -195,8 +195,8 @@ class Loop:
         self.reporter.epoch(state, state.epoch_s)
         state.epoch, state.in_epoch, state.epoch_s = state.epoch + 1, 0, 0.0
 
-    def _step(self, plan: Plan, batch: np.ndarray, lengths: np.ndarray) -> Tensor:
-        """One optimizer step over the rows of `batch`; the mean task loss, on the device."""
+    def _step(self, plan: Plan, batch: np.ndarray, lengths: np.ndarray) -> Tensor | None:
+        """One optimizer step over the rows of `batch`; the mean task loss, on the device. None: it was skipped."""
         step = self.state.step
         lr_steps = plan.total_steps if plan.lr_steps is None else plan.lr_steps
         self.optimizers.set_lr(step + plan.lr_offset, lr_steps)
@@ -208,7 +208,7 @@ class Loop:
             self.optimizers.zero_grad()
             if self.meter.skipped_steps > self.settings.skip_nonfinite:
                 raise Diverged(step + 1, what, self.state.evaluated)
-            return total
+            return None
         self.optimizers.step()
         strength = plan.strength(step, plan.total_steps)
         clock = Clock(step + 1, plan.total_steps, self.state.epoch, self.optimizers.lrs, strength)
@@ -229,7 +229,8 @@ class Loop:
             self.optimizers.zero_grad()
             rows = min(len(batch), self.micro or len(batch))
             if rows == 1 or not self.settings.auto_micro_batch:
-                raise OutOfMemory(self.state.step + 1, rows, int(lengths[batch].max()))
+                left = [k for k in ("auto_micro_batch", "gradient_checkpointing") if not getattr(self.settings, k)]
+                raise OutOfMemory(self.state.step + 1, rows, int(lengths[batch].max()), left)
             self.micro = self.meter.micro_batch_size = rows // 2
             assert before is not None
             set_random_states(before, self.accelerator.device)  # As if the pass that failed had never been.
@@ -253,9 +254,11 @@ class Loop:
         return total
 
     def _count(self, batch: np.ndarray, lengths: np.ndarray) -> None:
-        for rows in micro_batches(batch, lengths, self.micro):
-            self.meter.tokens += int(lengths[rows].sum())
-            self.meter.padded_tokens += int(lengths[rows].max()) * len(rows)
+        """The tokens of all processes, padded as each of them does."""
+        for rank in range(self.devices.size):
+            for rows in micro_batches(batch[rank :: self.devices.size], lengths, self.micro):
+                self.meter.tokens += int(lengths[rows].sum())
+                self.meter.padded_tokens += int(lengths[rows].max()) * len(rows)
 
     def _clip(self) -> Tensor:
         """The norm of all gradients before they are clipped."""

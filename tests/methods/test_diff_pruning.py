@@ -233,7 +233,7 @@ def test_a_state_goes_back_across_the_projection_and_through_a_file(tmp_path):
     assert torch.equal(logits(model), before)
     save_checkpoint(tmp_path / "state", late)
     fresh, other = attached("diff_pruning")
-    restore(fresh, other, load_checkpoint(tmp_path / "state", torch.device("cpu")))
+    restore(fresh, other, load_checkpoint(tmp_path / "state"))
     assert other.selectable
     assert torch.equal(logits(fresh), after)
     assert other.state_dict().keys() == late["method"].keys()

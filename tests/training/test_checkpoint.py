@@ -20,10 +20,9 @@ CPU = torch.device("cpu")
 STATE = {"a": torch.arange(4.0), "b": [{"c": torch.ones(2, dtype=torch.bool)}, None, 3], 5: {"x": 1.5, "y": "z"}}
 
 
-@pytest.mark.parametrize("device", [CPU, torch.device("cpu", 0)])  # As launchers of several processes name it.
-def test_nested_state_survives(device, tmp_path):
+def test_nested_state_survives(tmp_path):
     save_checkpoint(tmp_path / "checkpoint", STATE)
-    loaded = load_checkpoint(tmp_path / "checkpoint", device)
+    loaded = load_checkpoint(tmp_path / "checkpoint")
     assert torch.equal(loaded["a"], STATE["a"])
     assert torch.equal(loaded["b"][0]["c"], STATE["b"][0]["c"])
     assert loaded["b"][1:] == [None, 3]
@@ -38,7 +37,7 @@ def saved(tmp_path, *values):
 
 
 def value_of(folder, warn=lambda _: None):
-    state = load_checkpoint(folder, CPU, warn)
+    state = load_checkpoint(folder, warn)
     assert torch.equal(state["tensor"], torch.full((64,), float(state["value"])))
     return state["value"]
 
@@ -49,7 +48,7 @@ def test_the_newer_replaces_the_older_which_stays_beside_it(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "checkpoint.old"]
     assert value_of(tmp_path / "checkpoint.old") == 2
     delete_checkpoint(folder)
-    assert load_checkpoint(folder, CPU) is None
+    assert load_checkpoint(folder) is None
     assert not list(tmp_path.iterdir())
 
 
@@ -82,7 +81,7 @@ def test_a_broken_one_is_told_and_the_one_before_it_is_used(tmp_path, damage):
     assert line.startswith("checkpoint checkpoint is not used (")
     assert "\n" not in line
     damage(folder.with_suffix(".old"))
-    assert load_checkpoint(folder, CPU) is None
+    assert load_checkpoint(folder) is None
     save_checkpoint(folder, {"value": 3, "tensor": torch.full((64,), 3.0)})
     assert value_of(folder) == 3
 
@@ -117,7 +116,7 @@ def test_random_states_survive_the_file(tmp_path):
     first = draws()
     save_checkpoint(tmp_path / "checkpoint", random_states(CPU))
     after = draws()
-    set_random_states(load_checkpoint(tmp_path / "checkpoint", CPU), CPU)
+    set_random_states(load_checkpoint(tmp_path / "checkpoint"), CPU)
     assert draws() == after != first
     seed_everything(7)
     assert draws() == first
