@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from peftbench.console import paper
-from peftbench.environment import hardware, versions
+from peftbench.environment import hardware, multiplies_bf16, versions
 from peftbench.hub import hub_reachable, settle_offline
 
 
@@ -25,6 +25,7 @@ def report() -> int:
         ("processor", machine["cpu"]),
         ("cores", str(machine["cores"])),
         ("torch threads", str(torch.get_num_threads())),
+        ("bfloat16", "fast" if multiplies_bf16() else "many times slower than float32 on this processor"),
         ("memory", f"{(machine['memory_mb'] or 0) / 1000:.1f} GB"),
         ("CUDA devices", ", ".join(machine["gpus"]) or "none: runs use the CPU"),
     ]

@@ -47,6 +47,13 @@ def hardware() -> dict[str, Any]:
     return {"cpu": _cpu_name(), "cores": os.cpu_count(), "memory_mb": _memory_mb(), "gpus": gpus}
 
 
+def multiplies_bf16() -> bool:
+    """Whether oneDNN multiplies bfloat16 on this processor; torch's own loops take many times as long as in float32."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def environment() -> dict[str, Any]:
     """The record's `environment`."""
     import torch

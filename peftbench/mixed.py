@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from peftbench.doors import Context
 from peftbench.errors import ConfigurationError
 from peftbench.layers.row_heads import RowHeads
 from peftbench.layers.surgery import replace_module
+from peftbench.record import completed_record
 from peftbench.tasks.metrics import compute_metrics
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import task_spec
@@ -44,20 +44,18 @@ class TrainedRun:
 
     @classmethod
     def read(cls, folder: Path) -> TrainedRun:
-        """Record and adapter of a run's folder.
+        """Record and adapter of a run's folder, or of its record's.
 
         Raises:
             ConfigurationError: it holds no completed run.
         """
-        try:
-            record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"mixed: {folder} has no readable record.json; give a run's folder") from error
-        if not isinstance(record, dict) or record.get("status") != "completed":
-            record = record if isinstance(record, dict) else {}
-            raise ConfigurationError(f"mixed: the run in {folder} is {record.get('status')}, not completed")
+        record = completed_record(folder, "mixed")
+        folder = folder.parent if folder.is_file() else folder
         config = typed(recorded_mapping(record), {})
-        return cls(folder, record, config, load_file(folder / "adapter" / "adapter_model.safetensors"))
+        weights = folder / "adapter" / "adapter_model.safetensors"
+        if not weights.is_file():
+            raise ConfigurationError(f"mixed: {weights} is not there; run it again")
+        return cls(folder, record, config, load_file(weights))
 
 
 class MixedTasks:

@@ -149,6 +149,33 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) and "status" in record else None
 
 
+_OF_A_RUN = {
+    "run_id": str, "task": str, "method": str, "model": dict, "config": dict, "data": dict, "metrics": dict,
+    "parameters": dict, "selection": dict,
+}  # fmt: skip
+"""What a completed run's record holds, as far as it is run again or compared."""
+
+
+def completed_record(path: Path, verb: str) -> dict[str, Any]:
+    """The record of a completed run.
+
+    Args:
+        path: the record's file, or the run's folder.
+        verb: what asks for it, the errors' first word.
+
+    Raises:
+        ConfigurationError: no record is there, or it is none of a completed run.
+    """
+    record = read_record(path / "record.json" if path.is_dir() else path)
+    if record is None:
+        raise ConfigurationError(f"{verb}: {path} is no record; give a run's record.json or its folder")
+    if record["status"] != "completed":
+        raise ConfigurationError(f"{verb}: the run of {path} is {record['status']}, not completed")
+    if lacking := [key for key, kind in _OF_A_RUN.items() if not isinstance(record.get(key), kind)]:
+        raise ConfigurationError(f"{verb}: {path} has no {lacking[0]}; it is no record of a run")
+    return record
+
+
 def utc_now() -> str:
     """This moment as ISO 8601, UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -17,7 +17,8 @@ from peftbench.console import paper, warned
 from peftbench.errors import ConfigurationError, first_line
 from peftbench.experiment import placed, run_experiment
 from peftbench.kept import SWEEP, Kept
-from peftbench.record import read_record
+from peftbench.processes import processes
+from peftbench.record import completed_record
 from peftbench.typed import recorded_mapping, typed
 
 EXPERIMENT = "replay"
@@ -52,15 +53,17 @@ def replay(words: Sequence[str]) -> int:
     Raises:
         ConfigurationError: no completed record, or data, weights or keys that make it another run.
     """
-    first, *overrides = words or [""]
-    file = Path(first)
-    record = _recorded(file)
+    if processes() > 1:
+        raise ConfigurationError("replay: in one process; start it without a launcher")
+    file = Path(words[0])
+    file = file / "record.json" if file.is_dir() else file
+    record, overrides = completed_record(file, "replay"), words[1:]
     config = _configured(record, overrides)
     kept = Kept(SWEEP)
     _, _, data, folder = placed(config, kept)
     if folder.path.name != record["run_id"]:
-        _refuse(record, config, data.provenance)
-    if folder.record.exists() and folder.record.samefile(file / "record.json" if file.is_dir() else file):
+        _refuse(record, data.provenance)
+    if folder.record.exists() and folder.record.samefile(file):
         raise ConfigurationError(f"replay: {file} is a replay itself; replay the run it is of, or give another outputs")
     with folder.claimed():  # What an earlier replay left.
         for path in folder.path.iterdir():
@@ -74,24 +77,6 @@ def replay(words: Sequence[str]) -> int:
     _show(found, list(surroundings(record, replayed)), f"{record['task']} · {record['method']} · {verdict}")
     paper().print(f"record: {folder.record}")
     return int(verdict == "different")
-
-
-def _recorded(file: Path) -> dict[str, Any]:
-    file = file / "record.json" if file.is_dir() else file
-    record = read_record(file)
-    if record is None:
-        raise ConfigurationError(f"replay: {file} is no record; give a run's record.json or its folder")
-    if record.get("status") != "completed":
-        told = record.get("status")
-        raise ConfigurationError(f"replay: the run of {file} is {told}, not completed; nothing to compare")
-    if lacking := [key for key, kind in _NEEDED.items() if not isinstance(record.get(key), kind)]:
-        raise ConfigurationError(f"replay: {file} has no {lacking[0]}; it is no record of a run")
-    return record
-
-
-_NEEDED = {"run_id": str, "task": str, "method": str, "config": dict, "data": dict, "metrics": dict, "parameters": dict,
-           "selection": dict}  # fmt: skip
-"""What of a record is compared, or says how to run it."""
 
 
 def _configured(record: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
@@ -110,7 +95,7 @@ def _configured(record: Mapping[str, Any], overrides: Sequence[str]) -> RunConfi
     return config
 
 
-def _refuse(record: Mapping[str, Any], config: RunConfig, data: Mapping[str, Any]) -> None:
+def _refuse(record: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     """Say what makes it another run."""
     before = {name: split["fingerprint"] for name, split in record["data"]["splits"].items()}
     now = {name: split["fingerprint"] for name, split in data["splits"].items()}
@@ -138,13 +123,14 @@ def numbers(record: Mapping[str, Any], replayed: Mapping[str, Any]) -> Iterator[
 
 def judged(found: Sequence[Number]) -> str:
     """`identical`, `equal to <largest difference of a score>`, or `different`."""
-    if all(number.recorded == number.replayed for number in found):
+    other = [number for number in found if number.recorded != number.replayed]
+    if not other:
         return "identical"
-    scores = [number.difference for number in found if number.what.split()[0] not in _COUNTED]
+    counts = [number for number in other if number.what.split()[0] in _COUNTED]
+    scores = [number.difference for number in other if number not in counts]
     largest = max((1.0 if size is None else size for size in scores), default=0.0)
     if largest > TOLERANCE:
         return "different"
-    counts = [n for n in found if n.what.split()[0] in _COUNTED and n.recorded != n.replayed]
     return f"equal to {largest:.1g}" + (f", other {counts[0].what}" if counts else "")
 
 

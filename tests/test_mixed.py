@@ -75,7 +75,7 @@ def test_runs_that_cannot_share_a_batch_are_refused_in_words(tiny_run, tmp_path)
         MixedTasks([read(lora), read(lora)])
     with pytest.raises(ConfigurationError, match="has another method than"):
         MixedTasks([read(one), read(other)])
-    with pytest.raises(ConfigurationError, match=r"no readable record\.json"):
+    with pytest.raises(ConfigurationError, match="is no record"):
         read(tmp_path)
 
 
@@ -84,7 +84,7 @@ def test_runs_that_cannot_share_a_batch_are_refused_in_words(tiny_run, tmp_path)
     [
         ([], "two runs or more"),
         (["one"], "two runs or more"),
-        (["one", "two"], "one has no readable record.json"),
+        (["one", "two"], "one is no record"),
         (["one", "two", "rows=0"], "rows=0"),
     ],
 )

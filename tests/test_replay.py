@@ -91,16 +91,17 @@ def test_a_replay_is_not_replayed_onto_itself(recorded, tmp_path, capsys):
     assert (file.parent / "adapter").is_dir()
 
 
-@pytest.mark.parametrize("lacking", ["config", "data", "metrics", "selection", "run_id", "status"])
-@pytest.mark.parametrize("verb", ["replay", "mixed"])
-def test_half_a_record_is_one_line(verb, lacking, recorded, capsys):
-    _, path = recorded
-    changed(path, lambda record: record.pop(lacking))
-    folder = path if path.is_dir() else path.parent
-    words = [verb, str(folder), *([str(folder)] if verb == "mixed" else [])]
-    assert cli.exit_status(words) == 2
+@pytest.mark.parametrize("lacking", ["config", "data", "metrics", "selection", "model", "run_id", "status"])
+@pytest.mark.parametrize(("verb", "runs"), [("replay", 1), ("mixed", 2)])
+def test_half_a_record_is_one_line(verb, runs, lacking, tiny_run, capsys):
+    _, folder = run(tiny_run, "method=prompt_tuning")  # Which can be mixed.
+    changed(folder, lambda record: record.pop(lacking))
+    capsys.readouterr()
+    assert cli.exit_status([verb, *[str(folder)] * runs]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("peftbench: error: ")
+    told = "is no record" if lacking == "status" else f"has no {lacking}"
+    assert line.startswith(f"peftbench: error: {verb}: ")
+    assert told in line
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,7 @@ def test_half_a_record_is_one_line(verb, lacking, recorded, capsys):
         ([("validation f1", 0.5, 0.502)], "different"),
         ([("validation f1", None, 0.5)], "different"),
         ([("validation f1", None, None)], "identical"),
+        ([("validation ter", None, None), ("validation f1", 0.5, 0.5004)], "equal to 0.0004"),
     ],
 )
 def test_the_verdict(pairs, verdict):
