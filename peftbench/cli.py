@@ -140,6 +140,7 @@ def _hydra(words: list[str]) -> int:
 
     def job(node) -> float:
         own = HydraConfig.get()
+        job.jobs.ledger.sweeper = own.runtime.choices["hydra/sweeper"]
         return job.jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
 
     with hydra_errors(), _sweeping(words) as job.jobs:
@@ -177,8 +178,7 @@ def _sweeping(words: list[str]) -> Iterator[Any]:
     if processes() > 1:
         raise ConfigurationError("a sweep of runs in several processes each: launch its runs one by one")
     prepare_process()
-    sweeper = "optuna" if "hydra/sweeper=optuna" in words else "grid"
-    with Ledger(words, sweeper) as ledger, contextlib.suppress(Stopped):
+    with Ledger(words) as ledger, contextlib.suppress(Stopped):
         yield Jobs(ledger)
 
 

@@ -60,6 +60,8 @@ def hydra_errors() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(error.__cause__, ConfigurationError):  # A resolver's.
+            raise error.__cause__ from None
         raise ConfigurationError(one_line(error)) from error
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         # The folder that Hydra makes for a sweep; jobs answer for their own files.
@@ -86,14 +88,28 @@ def from_hydra(node: Any, hydra: Any) -> RunConfig:
     from omegaconf import OmegaConf
 
     choices = dict(hydra.runtime.choices)
-    with hydra_errors():
-        if "${oc.env:" in OmegaConf.to_yaml(node):
-            raise ConfigurationError("${oc.env:...}: a configuration is recorded, and the environment may hold secrets")
+    with hydra_errors(), _without_environment():
         raw = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
     _last_word_on_threshold(raw, list(hydra.overrides.task))
     choices["preset"] = _existing_preset(choices)
     return typed(raw, choices)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _without_environment() -> Iterator[None]:
+    """No interpolation reads the environment, however it is written: what it gave would be recorded."""
+    from omegaconf import OmegaConf
+    from omegaconf.resolvers import oc
+
+    def refuse(*_: Any) -> None:
+        raise ConfigurationError("${oc.env:...}: a configuration is recorded, and the environment may hold secrets")
+
+    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
 def readable(overrides: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from peftbench.bench import growth, table
-from peftbench.bench.epochs import Epoch, _ratios
+from peftbench.bench.epochs import METHODS, Epoch, _ratios
 from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
 
 
@@ -48,8 +48,9 @@ def test_memory_for_the_backward_pass_is_counted_once_and_without_weights():
 
 
 def test_epochs_are_compared_only_over_as_many_steps():
-    taken = {"lora": [Epoch(1.0, 10, 0.8), Epoch(3.0, 10, 0.9)], "HF lora": [Epoch(4.0, 10, 0.7), Epoch(4.0, 10, 0.8)]}
-    (ratio,) = _ratios("mrpc", taken, scored=True)
+    taken = {name: [Epoch(4.0, 10, 0.7), Epoch(4.0, 10, 0.8)] for name in METHODS}
+    taken["lora"] = [Epoch(1.0, 10, 0.8), Epoch(3.0, 10, 0.9)]
+    ratio = _ratios("mrpc", taken, scored=True)[0]
     assert (ratio.value, ratio.target, ratio.verdict) == (0.5, 0.55, "pass")
     assert "score 0.850 against 0.750" in ratio.detail
     taken["HF lora"][1] = Epoch(4.0, 9, 0.8)

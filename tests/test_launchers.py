@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,13 +77,26 @@ def test_a_ray_cluster_leaves_the_same_records(alone, tmp_path):
     check(RAY, alone, tmp_path)
 
 
-def test_a_failed_run_is_told_once_and_kept(tiny_run):
+def test_a_failed_run_is_told_once_and_kept(tiny_run, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = [*JOBLIB, "method=lora", "optimizer.lr=1e-3,1e30", *tiny_run]
     status, out, err = swept(words)
     assert status == 1
     assert "1 of 2 done, 1 diverged" in out.splitlines()[-1]
     assert err.count("peftbench: error: diverged at step") == 1
+    assert sorted(record["status"] for record in records(tmp_path).values()) == ["completed", "diverged"]
+
+
+def test_a_sweep_that_stops_at_a_failure_stops_its_workers_and_tells_which_run_it_was(tiny_run, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    one = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "sweep.on_error=stop"]
+    status, out, err = swept([*one, "method=lora", "optimizer.lr=1e-3,1e30,1e-4", *tiny_run])
+    assert status == 1
+    assert out.splitlines()[-1].startswith("1 of 3 done, 1 diverged, 1 left")
+    assert err.count("peftbench: error: diverged at step") == 1
+    assert len(records(tmp_path)) == 2
+    (manifest,) = tmp_path.glob("outputs/*/sweeps/*.json")
+    assert [run["status"] for run in json.loads(manifest.read_text())["runs"]] == ["completed", "diverged"]
 
 
 class Lossy:
@@ -105,10 +119,20 @@ class Lossy:
             raise RuntimeError("a worker died\nat length")
 
 
+def workers(launcher, ledger):
+    """In place of `launcher`; every run is of one configuration."""
+
+    def composed(words):
+        of = {name: SimpleNamespace(name=name[0]) for name in ("task", "model")}
+        return SimpleNamespace(**of, method_name="m", seed=7, outputs=launcher.folder, experiment_name="e")
+
+    return Workers(launcher, launcher.folder, ledger, composed)
+
+
 def test_a_lost_workers_run_is_started_again(tmp_path, capsys):
     ledger = Ledger([], total=3)
     launcher = Lossy(tmp_path / "outcomes", {1: 1})
-    returned = Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"], ["a=3"]], 0)
+    returned = workers(launcher, ledger).launch([["a=1"], ["a=2"], ["a=3"]], 0)
     assert launcher.launched == [0, 1, 2, 1]
     assert [job.return_value for job in returned] == [0.0, 0.1, 0.2]
     assert [outcome.seed for outcome in ledger.outcomes] == [0, 2, 1]
@@ -126,11 +150,11 @@ def test_a_run_that_takes_its_whole_launch_with_it_costs_the_others_nothing(tmp_
 
     ledger = Ledger([], total=4)
     launcher = Joblibs(tmp_path / "outcomes", {0: 9})
-    lost, *others = Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"], ["a=3"], ["a=4"]], 0)
+    lost, *others = workers(launcher, ledger).launch([["a=1"], ["a=2"], ["a=3"], ["a=4"]], 0)
     assert launcher.launched == [0, 0, 1, 2, 3, 0]
     assert lost.return_value != lost.return_value
     assert [job.return_value for job in others] == [0.1, 0.2, 0.3]
-    assert "1 runs were lost 3 times" in capsys.readouterr().err
+    assert "its worker was lost 3 times: a worker died (a=1)" in capsys.readouterr().err
 
 
 def test_workers_take_a_device_each(tmp_path):
@@ -142,27 +166,31 @@ def test_workers_take_a_device_each(tmp_path):
     )
     command = [sys.executable, "-c", script, str(tmp_path / "sweep")]
     settings, taken, alive = os.environ | {"CUDA_VISIBLE_DEVICES": "2,3"}, [], []
-    for _ in range(3):
+    for _ in range(4):
         alive.append(subprocess.Popen(command, env=settings, stdin=-1, stdout=-1, text=True))
         taken.append(alive[-1].stdout.readline().strip())
     for process in alive:
         process.communicate(timeout=60)
-    assert taken == ["2", "3", "2,3"]
+    assert taken == ["2", "3", "2", "3"]
 
 
 def test_a_run_that_is_lost_again_and_again_is_given_up(tmp_path, capsys):
     ledger = Ledger([], total=2)
     launcher = Lossy(tmp_path / "outcomes", {0: 9})
-    first, second = Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"]], 0)
+    first, second = workers(launcher, ledger).launch([["a=1"], ["a=2"]], 0)
     assert launcher.launched == [0, 1, 0, 0]
     assert first.return_value != first.return_value
     assert second.return_value == 0.1
     assert ledger.status == 1
-    assert "1 runs were lost 3 times" in capsys.readouterr().err
+    assert "its worker was lost 3 times: a worker died (a=1)" in capsys.readouterr().err
+    assert [(outcome.overrides, outcome.status) for outcome in ledger.outcomes] == [
+        (["a=2"], "completed"),
+        (["a=1"], "failed"),
+    ]
 
 
 def test_outcomes_are_entered_while_the_launcher_is_busy(tmp_path):
-    ledger, seen = Ledger([], total=2), []
+    ledger, seen, threads = Ledger([], total=2), [], threading.active_count()
 
     class Slow(Lossy):
         def launch(self, job_overrides, initial_job_idx):
@@ -174,11 +202,11 @@ def test_outcomes_are_entered_while_the_launcher_is_busy(tmp_path):
             super().launch(job_overrides[1:], initial_job_idx + 1)
 
     launcher = Slow(tmp_path / "outcomes", {})
-    Workers(launcher, launcher.folder, ledger).launch([["a=1"], ["a=2"]], 5)
+    workers(launcher, ledger).launch([["a=1"], ["a=2"]], 5)
     assert seen == [1]
     assert [outcome.status for outcome in ledger.outcomes] == ["completed", "completed"]
     assert isinstance(ledger.outcomes[0], Outcome)
-    assert threading.active_count() < 10
+    assert threading.active_count() == threads  # The one that looked is gone.
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,11 @@ SECRETS = {
 }
 
 
-def test_a_configuration_takes_nothing_from_the_environment(tiny_run, monkeypatch, capsys):
+@pytest.mark.parametrize("value", ["${oc.env:HF_TOKEN}", "${ oc.env:HF_TOKEN}", '"${oc.${trainer.head}:HF_TOKEN}"'])
+def test_a_configuration_takes_nothing_from_the_environment(value, tiny_run, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
-    assert cli.exit_status([*tiny_run, "method=lora", "experiment_name=${oc.env:HF_TOKEN}"]) == 2
+    words = ["method=lora", "++trainer.head=env", f"experiment_name={value}"]
+    assert cli.exit_status([*tiny_run, *words]) == 2
     shown = capsys.readouterr()
     assert "the environment may hold secrets" in shown.err
     assert SECRETS["HF_TOKEN"] not in shown.out + shown.err

@@ -70,7 +70,7 @@ class Sweep(BasicSweeper):
             folder = Path(str(config.outputs)).absolute() / ".hydra" / "outcomes" / uuid.uuid4().hex[:12]
             job: Any = WorkersJob(str(folder), threads_of_a_job(self.launcher), pins=hasattr(self.launcher, "joblib"))
             self.launcher.setup(hydra_context=hydra_context, task_function=job, config=config)
-            self.launcher = Workers(self.launcher, folder, self._jobs.ledger)  # type: ignore[assignment]
+            self.launcher = Workers(self.launcher, folder, self._jobs.ledger, self._composed)  # type: ignore[assignment]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Every run, in batches."""

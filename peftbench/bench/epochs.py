@@ -17,6 +17,7 @@ from peftbench.bench.measure import Ratio
 from peftbench.bench.models import PEFT_SITES
 from peftbench.compose import compose_run
 from peftbench.config import RunConfig
+from peftbench.environment import multiplies_bf16
 from peftbench.experiment import run_experiment
 from peftbench.kept import SWEEP, Kept
 from peftbench.tasks.base import Split, TaskSpec
@@ -29,7 +30,7 @@ from peftbench.training.evaluation import predictions_of
 TASKS = {"mrpc": None, "rte": None, "cola": None, "sst2": 10_000}
 """Tasks, and the fixed random training rows that are taken of each; None: all."""
 OURS = {"lora": ("method.rank=8",), "sora": ("method.rank=8", "sparsity.lambda=5"), "adalora": ()}
-THEIRS = ("HF lora", "HF adalora")
+METHODS = (*OURS, "HF lora", "HF adalora")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,6 @@ def measure(
     epochs: int,
     progress: Callable[[], None] = lambda: None,
     rows: int | None = None,
-    methods: Sequence[str] = (*OURS, *THEIRS),
 ) -> list[Ratio]:
     """Ratios of seconds per epoch, and of scores where the data are real.
 
@@ -59,17 +59,16 @@ def measure(
         epochs: of each training.
         progress: called after every training.
         rows: training rows of every task, instead of those of `TASKS`.
-        methods: ours by name, HF's as `HF <kind>`.
     """
     found = []
     for task in tasks:
         limit = rows or TASKS[task]
-        words = [f"task={task}", *source, f"trainer.epochs={epochs}", "trainer.precision=bf16"]
+        words = [f"task={task}", *source, f"trainer.epochs={epochs}", f"trainer.precision={_precision()}"]
         words += [f"data.max_train_rows={limit}"] if limit else []
-        taken: dict[str, list[Epoch]] = {name: [] for name in methods}
+        taken: dict[str, list[Epoch]] = {name: [] for name in METHODS}
         kept = Kept(SWEEP)
         for seed in seeds:
-            for name in methods:
+            for name in METHODS:
                 train = _theirs if name.startswith("HF") else _ours
                 taken[name].append(train(name.removeprefix("HF "), [*words, f"seed={seed}"], kept))
                 progress()
@@ -87,12 +86,17 @@ def _ratios(task: str, taken: dict[str, list[Epoch]], scored: bool) -> list[Rati
         told = f"{seconds[name]:.1f} against {seconds[other]:.1f} s, {min(steps)} steps"
         if scored:
             told += f"; score {scores[name]:.3f} against {scores[other]:.3f}"
-        value, section = seconds[name] / seconds[other], f"an epoch of {task}, bf16, batch 32"
+        value, section = seconds[name] / seconds[other], f"an epoch of {task}, {_precision()}, batch 32"
         return Ratio(section, name, other, value, target, detail=told)
 
     pairs: list[tuple[str, str, float | None]] = [("lora", "HF lora", 0.55), ("sora", "HF lora", 0.55)]
     pairs += [("sora", "HF adalora", None), ("sora", "adalora", None), ("adalora", "HF adalora", None)]
-    return [over(*pair) for pair in pairs if pair[0] in taken and pair[1] in taken]
+    return [over(*pair) for pair in pairs]
+
+
+def _precision() -> str:
+    """That of the comparison, where the processor has instructions for it."""
+    return "bf16" if multiplies_bf16() else "fp32"
 
 
 def _ours(name: str, words: list[str], kept: Kept) -> Epoch:
@@ -116,8 +120,8 @@ def _theirs(kind: str, words: list[str], _: Kept) -> Epoch:
                          (data.train, data.evaluations["validation"]))  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
-            folder, per_device_train_batch_size=32, per_device_eval_batch_size=64, bf16=True, use_cpu=True,
-            learning_rate=1e-3, num_train_epochs=config.trainer.epochs, seed=config.seed, report_to="none",
+            folder, per_device_train_batch_size=32, per_device_eval_batch_size=64,
+            bf16=config.trainer.precision == "bf16", use_cpu=True, learning_rate=1e-3, num_train_epochs=config.trainer.epochs, seed=config.seed, report_to="none",
             save_strategy="no", logging_strategy="no", disable_tqdm=True, warmup_steps=0,
         )  # fmt: skip
         clock = _clock(kind)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
 from peftbench.bench.models import Batch, loss, ours, step, stock
+from peftbench.bench.sweeps import sweep
 from peftbench.methods.parts.low_rank import ALL_SITES
 
 RANKS = (1, 4, 16, 64)
@@ -46,13 +43,9 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
 
 def _sweep(progress: Callable[[], None]) -> list[Ratio]:
     """Peak memory and seconds before training of each run of one process, over the first one's."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["task=mrpc", "data=sample", "method=sora", "trainer.max_steps=3", "trainer.progress=false"]
-        words += [f"seed={','.join(map(str, range(JOBS)))}", f"outputs={folder}"]
-        subprocess.run([sys.executable, "-m", "peftbench", "-m", *words], capture_output=True, check=True)
-        records = [json.loads(file.read_text(encoding="utf-8")) for file in Path(folder).glob("*/*/*/record.json")]
+    words = ["task=mrpc", "data=sample", "method=sora", "trainer.max_steps=3", "trainer.progress=false"]
+    _, records = sweep([*words, f"seed={','.join(map(str, range(JOBS)))}"])
     progress()
-    records.sort(key=lambda record: record["seed"])
     peaks = [record["memory"]["peak_rss_mb"] for record in records]
     seconds = [record["timing"]["setup_s"] for record in records]
     return [

@@ -20,9 +20,10 @@ METHODS = (
 """Those whose result is more than the head; Diff-Pruning's is the bare backbone with other weights, as BitFit's is."""
 
 
-def measure(
-    repeats: int, progress: Callable[[], None] = lambda: None, rows: tuple[int, ...] = (1, 32), length: int = 64
-) -> list[Ratio]:
+ROWS, LENGTH = (1, 32), 64
+
+
+def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:
     """Ratios to the bare backbone at each batch size, for what training leaves and, where it folds, merged."""
     bare = stock().eval()
     found = []
@@ -30,33 +31,31 @@ def measure(
         try:
             model, attachment = ours(f"method={name}")
         except (ConfigurationError, ImportError) as error:
-            found.append(Ratio(_section(rows[0], length), name, "bare backbone", float("nan"), detail=str(error)))
+            found.append(Ratio(_section(ROWS[0]), name, "bare backbone", float("nan"), detail=str(error)))
             continue
         attachment.finalize()
-        found += _ratios(name, bare, model, rows, length, repeats)
+        found += _ratios(name, bare, model, repeats)
         if method_class(name).capabilities.mergeable:
             attachment.merge()
-            found += _ratios(f"{name}, merged", bare, model, rows, length, repeats)
+            found += _ratios(f"{name}, merged", bare, model, repeats)
         progress()
     return sorted(found, key=lambda ratio: ratio.section)
 
 
-def _section(rows: int, length: int = 64) -> str:
-    return f"a forward pass of {rows} x {length} tokens"
+def _section(rows: int) -> str:
+    return f"a forward pass of {rows} x {LENGTH} tokens"
 
 
 @torch.no_grad()
-def _ratios(
-    name: str, bare: nn.Module, model: nn.Module, rows: tuple[int, ...], length: int, repeats: int
-) -> list[Ratio]:
+def _ratios(name: str, bare: nn.Module, model: nn.Module, repeats: int) -> list[Ratio]:
     found = []
     model.eval()
-    for count in rows:
-        inputs = Batch.of(count, length).inputs()
+    for count in ROWS:
+        inputs = Batch.of(count, LENGTH).inputs()
         cases = {"bare": lambda i=inputs: bare(**i), "method": lambda i=inputs: model(**i)}
         # A single row is over in milliseconds, and noise with it: more repeats.
         seconds = in_turn(cases, repeats if count > 1 else 4 * repeats)
         told = f"{1e3 * seconds['method']:.1f} against {1e3 * seconds['bare']:.1f} ms"
         value = seconds["method"] / seconds["bare"]
-        found.append(Ratio(_section(count, length), name, "bare backbone", value, detail=told))
+        found.append(Ratio(_section(count), name, "bare backbone", value, detail=told))
     return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from peftbench.backbones.heads import Head
 from peftbench.backbones.loading import load_backbone
 from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
@@ -12,6 +11,7 @@ from peftbench.bench.models import Batch, configured, loss, ours, step
 from peftbench.compose import compose_run
 from peftbench.config import RunConfig
 from peftbench.errors import ConfigurationError
+from peftbench.forms.registry import form_class
 
 ROWS, LENGTH = 32, 128
 METHODS = ("lora", "sora", "houlsby")
@@ -42,8 +42,7 @@ def _smollm2() -> RunConfig:
 def _quantised(name: str, config: RunConfig) -> Ratio:
     section = "a backbone's weights in NF4 (QLoRA)"
     try:
-        head: Head = "language" if name == "SmolLM2" else "classifier"
-        size = backbone_megabytes(load_backbone(config.model, 1, 0, head).model)
+        size = backbone_megabytes(load_backbone(config.model, 1, 0, form_class(config).head).model)
     except ConfigurationError as error:
         return Ratio(section, name, "not measured", float("nan"), detail=str(error))
     packed, whole = size["backbone_weights_mb"], size["backbone_weights_mb_fp32"]

@@ -29,10 +29,10 @@ class Batch:
     labels: Tensor
 
     @classmethod
-    def of(cls, rows: int, length: int, vocabulary: int = 30000) -> Batch:
+    def of(cls, rows: int, length: int) -> Batch:
         """Random tokens from a fixed seed."""
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(1000, vocabulary, (rows, length), generator=generator)
+        ids = torch.randint(1000, 30_000, (rows, length), generator=generator)
         return cls(ids, torch.arange(rows) % 2)
 
     def inputs(self) -> dict[str, Tensor]:
@@ -71,16 +71,14 @@ def stock(cheap: bool = False) -> nn.Module:
     return model.requires_grad_(False).train()
 
 
-def hf_peft(kind: str = "lora", rank: int = 8, sites: str = PEFT_SITES, **more: Any) -> nn.Module:
-    """HF PEFT's LoRA or AdaLoRA over the stock classifier."""
+def hf_peft(kind: str) -> nn.Module:
+    """HF PEFT's LoRA of rank 8, or AdaLoRA from 8 to 4, over the stock classifier; `kind`: `lora` or `adalora`."""
     import peft
 
     if kind == "lora":
-        config: Any = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=sites, **more)
+        config: Any = peft.LoraConfig(r=8, lora_alpha=16, target_modules=PEFT_SITES)
     else:
-        config = peft.AdaLoraConfig(
-            init_r=rank, target_r=max(1, rank // 2), lora_alpha=2 * rank, total_step=1000, target_modules=sites, **more
-        )
+        config = peft.AdaLoraConfig(init_r=8, target_r=4, lora_alpha=16, total_step=1000, target_modules=PEFT_SITES)
     model = peft.get_peft_model(stock(), config)  # type: ignore[arg-type]
     warm_factors(model)
     return model.train()

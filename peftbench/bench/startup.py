@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from peftbench.backbones.loading import locate
 from peftbench.bench.measure import Ratio
 from peftbench.bench.models import configured
+from peftbench.bench.sweeps import last_line, sweep
 
 SECTION = "start-up"
 AT_ONCE = {
@@ -57,7 +57,8 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
     ours, bare = (statistics.median(taken[name]) for name in ("ours", "bare"))
     told = f"{ours:.1f} against {bare:.1f} s"
     found.append(Ratio(SECTION, "first optimizer step", "a bare script", ours / bare, 1.3, detail=told))
-    second = _second_run()
+    _, (_, second_run) = sweep([*_RUN, "seed=0,1"])
+    second = second_run["timing"]["setup_s"]
     found.append(Ratio(SECTION, "a sweep's second run", "one second", second, 1.0, detail=f"{second:.2f} s"))
     progress()
     return found
@@ -74,13 +75,13 @@ def _first_step() -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         command = [sys.executable, "-m", "peftbench", *_RUN, f"outputs={folder}"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             while process.poll() is None and not _has_stepped(Path(folder)):
                 time.sleep(0.005)
             taken = time.perf_counter() - began
-            process.wait()
+            _, said = process.communicate()
         if process.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
+            raise RuntimeError(f"{' '.join(command)}: {last_line(said)}")
         return taken
 
 
@@ -94,21 +95,12 @@ def _bare() -> float:
     command, environment = [sys.executable, "-c", script], os.environ | {"HF_HUB_OFFLINE": "1"}
     began = time.perf_counter()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        stepped = any(line == "stepped\n" for line in process.stdout)
+        stepped = process.stdout.readline()  # All that it says there.
         taken = time.perf_counter() - began
-    if not stepped:
-        raise RuntimeError("the bare script did not step")
+        _, said = process.communicate()
+    if stepped != "stepped\n":
+        raise RuntimeError(f"the bare script did not step: {last_line(said)}")
     return taken
-
-
-def _second_run() -> float:
-    """Seconds that the second of two runs of a sweep needs before its first step."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = [*_RUN, "seed=0,1", f"outputs={folder}"]
-        command = [sys.executable, "-m", "peftbench", "-m", *words]
-        subprocess.run(command, capture_output=True, check=True)
-        records = [json.loads(file.read_text(encoding="utf-8")) for file in Path(folder).glob("*/*/*/record.json")]
-    return min(record["timing"]["setup_s"] for record in records)

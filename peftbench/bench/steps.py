@@ -9,6 +9,7 @@ from torch import nn
 
 from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
 from peftbench.bench.models import Batch, hf_peft, loss, ours, step, stock
+from peftbench.environment import multiplies_bf16
 
 SECTION = "a step at six sites of MiniLM, rank 8, 32 x 64 tokens"
 OURS = {"lora": "HF PEFT LoRA", "sora": "HF PEFT LoRA", "adalora": "HF PEFT AdaLoRA"}
@@ -22,14 +23,17 @@ TARGETS = {False: 1.15, True: 1.05}
 """Over a frozen bound: float32, bfloat16."""
 
 
-def measure(repeats: int, progress: Callable[[], None] = lambda: None, rows: int = 32, length: int = 64) -> list[Ratio]:
-    """Ratios over the frozen bounds and over HF PEFT, in float32 and in bfloat16 (of ours and HF PEFT's: autocast)."""
-    batch = Batch.of(rows, length)
-    models: dict[str, nn.Module] = {"HF PEFT LoRA": hf_peft(), "HF PEFT AdaLoRA": hf_peft("adalora")}
+def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:
+    """Ratios over the frozen bounds and over HF PEFT, in float32 and in bfloat16 (of ours and HF PEFT's: autocast).
+
+    Of bfloat16 none on a processor that has no instructions for it.
+    """
+    batch = Batch.of(32, 64)
+    models: dict[str, nn.Module] = {"HF PEFT LoRA": hf_peft("lora"), "HF PEFT AdaLoRA": hf_peft("adalora")}
     ranks = {"adalora": ("method.rank=8", "method.target_rank=4")}
     models |= {name: ours(f"method={name}", *ranks.get(name, ("method.rank=8",)))[0] for name in OURS}
     found = []
-    for bf16 in (False, True):
+    for bf16 in (False, True) if multiplies_bf16() else (False,):
         bounds = {name: stock(cheap).to(torch.bfloat16 if bf16 else torch.float32) for name, cheap in BOUNDS.items()}
         found += _of_precision(bounds, models, batch, bf16, repeats, progress)
     return found

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 
 from peftbench.bench.measure import Ratio
+from peftbench.bench.sweeps import sweep
 
 _RUNS = ["task=mrpc", "method=lora,sora", "seed=0,1,2,3", "trainer.threads=1", "trainer.progress=false"]
 
@@ -23,7 +20,8 @@ def measure(steps: int, source: Sequence[str], progress: Callable[[], None] = la
     """
     seconds = {}
     for workers in (1, 2):
-        seconds[workers] = _sweep(workers, [*source, f"trainer.max_steps={steps}"])
+        launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}"]
+        seconds[workers], _ = sweep([*launcher, *_RUNS, *source, f"trainer.max_steps={steps}"])
         progress()
     section = f"a sweep of 8 runs of {steps} steps, MiniLM, one thread each (joblib)"
     told = f"{seconds[2]:.0f} against {seconds[1]:.0f} s, start-up included"
@@ -31,12 +29,3 @@ def measure(steps: int, source: Sequence[str], progress: Callable[[], None] = la
         Ratio(section, "two workers", "one", seconds[2] / seconds[1], detail=told),
         Ratio(section, "efficiency of two workers", "one", seconds[1] / (2 * seconds[2]), detail="speed-up over two"),
     ]
-
-
-def _sweep(workers: int, words: Sequence[str]) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}", f"outputs={folder}"]
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "peftbench", "-m", *launcher, *_RUNS, *words]
-        subprocess.run(command, capture_output=True, check=True)
-        return time.perf_counter() - began

@@ -23,6 +23,8 @@ from peftbench.training.meter import Meter
 
 AT_A_TIME = 12
 BEAMS = 5
+NEW_TOKENS = 32
+"""Of a text at most."""
 _SITES = r".*layers\.\d+\..*(q|k|v|o|gate|up|down)_proj"
 
 
@@ -38,9 +40,7 @@ class Writer:
         self.tokens.append(self.write())
 
 
-def measure(
-    rows: int, repeats: int, source: Sequence[str], progress: Callable[[], None] = lambda: None, new_tokens: int = 32
-) -> list[Ratio]:
+def measure(rows: int, repeats: int, source: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[Ratio]:
     """Ratios of tokens per second on E2E's meaning representations with SmolLM2, in float32.
 
     Args:
@@ -48,9 +48,8 @@ def measure(
         repeats: that count, after one that does not.
         source: overrides that say where the data are.
         progress: called after every round.
-        new_tokens: of a text at most.
     """
-    section = f"E2E, SmolLM2, beam {BEAMS}, {rows} texts of at most {new_tokens} tokens"
+    section = f"E2E, SmolLM2, beam {BEAMS}, {rows} texts of at most {NEW_TOKENS} tokens"
     try:
         config = compose_run(["task=e2e", "model=smollm2", "method=lora", f"data.max_eval_rows={rows}", *source])
         bare, adapted, merged, theirs = (load_backbone(config.model, 1, 0, "language") for _ in range(4))
@@ -62,10 +61,10 @@ def measure(
     split = load_task(spec, config.task, config.data).evaluations["validation"]
     assert spec.text is not None
     texts = spec.text.sources(split)
-    writers = {name: Writer(lambda b=b: _ours(b, config, texts, new_tokens)) for name, b in
+    writers = {name: Writer(lambda b=b: _ours(b, config, texts)) for name, b in
                {"bare": bare, "unmerged LoRA": adapted, "merged LoRA": merged}.items()}  # fmt: skip
     wrapped = _hf(theirs.model)
-    writers["HF PEFT LoRA, generate"] = Writer(lambda: _obvious(wrapped, theirs.tokenizer, texts, new_tokens))
+    writers["HF PEFT LoRA, generate"] = Writer(lambda: _obvious(wrapped, theirs.tokenizer, texts))
     seconds = in_turn(writers, repeats, warmup=1, progress=progress)
     rate = {name: writer.tokens[-1] / seconds[name] for name, writer in writers.items()}
 
@@ -87,10 +86,10 @@ def _adapt(backbone: Backbone, config: RunConfig, merge: bool) -> None:
         attachment.merge()
 
 
-def _ours(backbone: Backbone, config: RunConfig, texts: Sequence[str], new_tokens: int) -> int:
+def _ours(backbone: Backbone, config: RunConfig, texts: Sequence[str]) -> int:
     tokenizer, meter = backbone.tokenizer, Meter(torch.device("cpu"))
     prompts = TokenRows.of(tokenizer(list(texts))["input_ids"], tokenizer.pad_token_id)
-    decoding, size = Decoding(new_tokens, BEAMS), AT_A_TIME * BEAMS
+    decoding, size = Decoding(NEW_TOKENS, BEAMS), AT_A_TIME * BEAMS
     generate(backbone.model, prompts, decoding, tokenizer, make_accelerator(config), size, meter)
     return meter.generated_tokens
 
@@ -104,12 +103,12 @@ def _hf(model: nn.Module) -> Any:
 
 
 @torch.no_grad()
-def _obvious(model: Any, tokenizer: Any, texts: Sequence[str], new_tokens: int) -> int:
+def _obvious(model: Any, tokenizer: Any, texts: Sequence[str]) -> int:
     """As the documentation shows it: batches in the data's own order, padded on the left."""
     tokenizer.padding_side, written = "left", 0
     for begin in range(0, len(texts), AT_A_TIME):
         batch = tokenizer(list(texts[begin : begin + AT_A_TIME]), return_tensors="pt", padding=True)
-        found = model.generate(**batch, num_beams=BEAMS, max_new_tokens=new_tokens, do_sample=False,
+        found = model.generate(**batch, num_beams=BEAMS, max_new_tokens=NEW_TOKENS, do_sample=False,
                                pad_token_id=tokenizer.pad_token_id)  # fmt: skip
         new = found[:, batch["input_ids"].shape[1] :]
         ended = new == tokenizer.eos_token_id

@@ -22,6 +22,8 @@ from peftbench.durable import write_text
 
 _ENTERED = ("overrides", "task", "method", "model", "seed", "run_id", "status", "objective")
 _NAMED = ("task", "method", "model", "seed")
+OURS = ("grid", "random", "tpe")
+"""Sweepers of ours, which enter their cells themselves."""
 _SHOWN = 12
 """Rows of the table while the sweep goes on."""
 
@@ -85,8 +87,8 @@ class Ledger:
         if self._live:
             self._live.stop()
         if self.outcomes:
-            if self.sweeper == "optuna":
-                self.one_study()
+            if self.sweeper not in OURS:
+                self.studies()
             self._write()
             paper().print(self._table(self.outcomes, ended=True))
             if any(outcome.reused and outcome.status != "completed" for outcome in self.outcomes):
@@ -124,9 +126,9 @@ class Ledger:
     def status(self) -> int:
         """The exit status: 0 where every run is done, 2 where every one was refused, else 1."""
         states = {outcome.status for outcome in self.outcomes}
-        if len(self.outcomes) < self.total or states - {"completed", "refused"}:
-            return 1
-        return {"completed": 0, "refused": 2}.get(states.pop(), 1) if len(states) == 1 else int(bool(states))
+        if states <= {"completed"}:
+            return int(len(self.outcomes) < self.total)
+        return 2 if states == {"refused"} and len(self.outcomes) >= self.total else 1
 
     def refuse(self, overrides: Sequence[str], like: Mapping[str, Any], message: str) -> Outcome:
         """A run that the configuration does not allow; `like` says what it would have been of."""
@@ -134,14 +136,17 @@ class Ledger:
         self.end(self.outcomes[-1])
         return self.outcomes[-1]
 
-    def one_study(self) -> None:
-        """Enter all runs as the trials of one cell: those of a sweeper that is not ours."""
-        if self.outcomes:
-            trials = [self.entry(outcome) for outcome in self.outcomes]
+    def studies(self) -> None:
+        """Enter the runs of a sweeper that is not ours as trials, a cell for each task, method and model."""
+        cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for outcome in self.outcomes:
+            cells.setdefault((outcome.task, outcome.method, outcome.model), []).append(self.entry(outcome))
+        for (task, method, model), trials in cells.items():
             known = [trial for trial in trials if trial["objective"] is not None]
             best = max(known, key=lambda trial: trial["objective"], default=None)
-            cell = {key: trials[0][key] for key in ("task", "method", "model")} | {"overrides": [], "trials": trials}
-            self.trials, self.cells = len(trials), [cell | {"chosen": best, "runs": [best] if best else []}]
+            cell = {"task": task, "method": method, "model": model, "overrides": [], "trials": trials}
+            self.cells.append(cell | {"chosen": best, "runs": [best] if best else []})
+        self.trials = max(map(len, cells.values()))
 
     @staticmethod
     def entry(outcome: Outcome) -> dict[str, Any]:

@@ -7,27 +7,34 @@ is busy, whatever the launcher, and a run whose worker was lost is known by its 
 from __future__ import annotations
 
 import fcntl
+import functools
+import itertools
 import json
+import math
 import os
 import shutil
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from peftbench.console import complain, warned
+from peftbench.config import RunConfig
+from peftbench.console import warned
 from peftbench.durable import write_text
 from peftbench.environment import prepare_process
 from peftbench.errors import first_line
+from peftbench.sweep.jobs import Jobs, Stopped
 from peftbench.sweep.ledger import Ledger, Outcome
 
 ATTEMPTS = 3
 """How often a run is started whose worker is lost."""
+_STOP = "stop"
+"""File that says: a run has failed, and sweep.on_error=stop."""
 _EVERY = 0.5
 """Seconds between looks for runs that have ended."""
 
@@ -46,60 +53,60 @@ class WorkersJob:
     pins: bool = False
 
     def __call__(self, node: Any) -> float:
-        """Carry the run out; its objective, or NaN."""
+        """Carry the run out; its objective, or NaN. Nothing is run once the sweep is to stop."""
         from hydra.core.hydra_config import HydraConfig
 
         from peftbench.compose import from_hydra
 
-        own = HydraConfig.get()
+        own, folder = HydraConfig.get(), Path(self.folder)
+        if (folder / _STOP).exists():
+            return math.nan
         os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
         prepare_process()
         if self.pins:
-            _pin(Path(self.folder))
-        jobs = _jobs()
-        value = jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
+            _pin(folder)
+        jobs, value, stop = _jobs(), math.nan, False
+        try:
+            value = jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
+        except Stopped:
+            stop = True
         outcome = asdict(jobs.ledger.outcomes[-1])
-        write_text(Path(self.folder) / f"{own.job.num}.json", json.dumps(outcome) + "\n")
+        write_text(folder / f"{own.job.num}.json", json.dumps(outcome) + "\n")
+        if stop:
+            write_text(folder / _STOP, "")
         return value
 
 
-def _pin(folder: Path) -> None:
-    """One device for this worker for as long as it lives, the first that no other worker has.
+@functools.cache  # Which holds the lock for as long as the process lives.
+def _pin(folder: Path) -> TextIO | None:
+    """One device for this worker, the first that the fewest others have; its lock. None: there is no choice.
 
     Args:
-        folder: of the sweep; holds a lock for each device.
+        folder: of the sweep; holds the locks.
     """
     import torch
 
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = listed.split(",") if listed else [str(i) for i in range(torch.cuda.device_count())]
-    if _DEVICE or len(devices) < 2:
-        return
+    if len(devices) < 2:
+        return None
     folder.mkdir(parents=True, exist_ok=True)
-    for device in devices:
-        lock = (folder / f".{socket.gethostname()}-{device}").open("w")
+    for others, device in itertools.product(itertools.count(), devices):
+        lock = (folder / f".{socket.gethostname()}-{device}-{others}").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            continue
-        _DEVICE.append(lock)
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-        return
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+            return lock
+    raise AssertionError
 
 
-_DEVICE: list[Any] = []
-"""The lock of this worker's device, held while the process lives."""
-_KEPT: list[Any] = []
-
-
-def _jobs() -> Any:
+@functools.cache
+def _jobs() -> Jobs:
     """This worker's, which holds for the next run what one has loaded."""
-    from peftbench.sweep.jobs import Jobs
-
-    if not _KEPT:
-        _KEPT.append(Jobs(Silent([])))
-    return _KEPT[0]
+    return Jobs(Silent([]))
 
 
 class Silent(Ledger):
@@ -119,20 +126,27 @@ class Workers:
         launcher: Hydra's, ready to launch a `WorkersJob`.
         folder: where outcomes are found; emptied at the end.
         ledger: is told.
+        composed: a run's configuration, of its words.
     """
 
-    def __init__(self, launcher: Any, folder: Path, ledger: Ledger):
-        self._launcher, self._folder, self._ledger = launcher, folder, ledger
+    def __init__(self, launcher: Any, folder: Path, ledger: Ledger, composed: Callable[[Sequence[str]], RunConfig]):
+        self._launcher, self._folder, self._ledger, self._composed = launcher, folder, ledger, composed
         self._seen: dict[int, Outcome] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-        """Every run, and how it ended, in the order of the words."""
+        """Every run, and how it ended, in the order of the words.
+
+        Raises:
+            Stopped: a run failed and the sweep is to end at that.
+        """
         missing = {initial_job_idx + i: list(words) for i, words in enumerate(job_overrides)}
         numbers = list(missing)
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             for attempt in range(ATTEMPTS):
                 trouble = self._try(missing, together=attempt == 0)
+                if (self._folder / _STOP).exists():
+                    raise Stopped
                 missing = {number: words for number, words in missing.items() if number not in self._seen}
                 if not missing:
                     break
@@ -140,8 +154,15 @@ class Workers:
                 if attempt + 1 < ATTEMPTS:
                     warned(f"{len(missing)} runs came back without a word{told}; starting them again")
                 else:
-                    complain(f"{len(missing)} runs were lost {ATTEMPTS} times{told}")
-        return [_returned(self._seen.get(number)) for number in numbers]
+                    self._give_up(missing, f"its worker was lost {ATTEMPTS} times{told}")
+        return [_returned(self._seen[number]) for number in numbers]
+
+    def _give_up(self, runs: dict[int, list[str]], why: str) -> None:
+        for number, words in runs.items():
+            self._seen[number] = outcome = self._ledger.begin(words, self._composed(words))
+            outcome.status, outcome.message = "failed", why
+            self._ledger.tell(f"{why} ({' '.join(words)})")
+            self._ledger.end(outcome)
 
     def _try(self, runs: dict[int, list[str]], together: bool) -> str:
         """Every run launched once, watched; the launcher's last complaint, if any.
@@ -178,10 +199,10 @@ class Workers:
                 self._seen[number] = self._ledger.enter(Outcome(**json.loads(file.read_text(encoding="utf-8"))))
 
 
-def _returned(outcome: Outcome | None) -> JobReturn:
+def _returned(outcome: Outcome) -> JobReturn:
     found = JobReturn()
     found.status = JobStatus.COMPLETED
-    found.return_value = float("nan") if outcome is None or outcome.objective is None else outcome.objective
+    found.return_value = math.nan if outcome.objective is None else outcome.objective
     return found
 
 
