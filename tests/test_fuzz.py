@@ -38,6 +38,7 @@ def cases(number):
     return settings(
         max_examples=number * CASES,
         deadline=None,
+        derandomize=CASES == 1,  # A change is not to fail at what it did not touch.
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 

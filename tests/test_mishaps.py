@@ -1,14 +1,17 @@
 """What a machine may do to a run: a full disk, a read-only folder, lost data, a hundred writers; and secrets."""
 
+import errno
 import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from glue_folder import write_task
 from report_records import synthetic_record
@@ -16,9 +19,10 @@ from test_experiment import FAST, run, same_result
 from test_reliability import at_step, in_child
 
 from peftbench import cli
-from peftbench.errors import BusyError, ConfigurationError, PeftbenchError
+from peftbench.errors import BusyError, ConfigurationError, PeftbenchError, RunError
 from peftbench.record import RunFolder
 from peftbench.report.records import find
+from peftbench.scoring import check_pruning
 
 SORA = ["method=sora", *FAST["sora"], "trainer.epochs=2", "trainer.checkpoint_every=2"]
 WRITERS, LINES = 100, 10
@@ -29,7 +33,7 @@ def files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("most", [0, 1_000, 4_000, 40_000])
-def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(most, tiny_run, tmp_path, capsys):
+def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(most, tiny_run, tmp_path, capfd):
     """No file may grow beyond so many bytes: the kernel's own error, wherever that strikes."""
     whole = run(tiny_run, *SORA, f"outputs={tmp_path / 'whole'}")
     told = tmp_path / "told"
@@ -43,14 +47,16 @@ def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(most, ti
         except PeftbenchError as error:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             os.write(pipe, str(error).encode())
+            sys.stderr.flush()
             os._exit(error.exit_status)
 
+    capfd.readouterr()
     assert in_child(work) == 1
     message = told.read_text()
     assert "outputs: cannot write to" in message
     assert "large" in message
     assert "\n" not in message
-    assert "Traceback" not in capsys.readouterr().err
+    assert "Traceback" not in capfd.readouterr().err
     left = files(tmp_path / "outputs")
     assert not [path for path in left if path.parent.name != "checkpoint.partial" and path.name.endswith(".partial")]
     for path in left:
@@ -194,3 +200,73 @@ def test_secrets_of_the_environment_are_in_no_file_and_no_line(how, tiny_run, tm
     for secret in SECRETS.values():
         assert secret not in done.stdout + done.stderr
         assert not [path for path in files(tmp_path / "outputs") if secret.encode() in path.read_bytes()]
+
+
+def test_a_folder_that_takes_no_lock_is_told(tiny_run, monkeypatch):
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("peftbench.record.fcntl.flock", refuse)
+    with pytest.raises(ConfigurationError, match=r"cannot be locked \(No locks available\); use a file system"):
+        run(tiny_run, "method=lora")
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EROFS"])
+def test_every_word_of_a_disk_that_takes_no_more_is_understood(code, tiny_run, monkeypatch):
+    def refuse(*_):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    monkeypatch.setattr("peftbench.run.save_checkpoint", refuse)
+    with pytest.raises(RunError, match=r"outputs: cannot write to .*; make room there, and the same command goes on"):
+        run(tiny_run, "method=lora")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
+def test_a_backbone_that_does_not_fit_is_one_line(error, tiny_run, monkeypatch):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("peftbench.experiment.load_backbone", refuse)
+    with pytest.raises(RunError, match=r"out of memory while the backbone is loaded \((MemoryError|Default)"):
+        run(tiny_run, "method=lora")
+
+
+def test_a_world_that_accelerate_does_not_see_is_refused(tiny_run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("accelerate.Accelerator.num_processes", 1)
+    monkeypatch.setattr("accelerate.Accelerator.__init__", lambda self, **_: None)
+    with pytest.raises(ConfigurationError, match="WORLD_SIZE is 2, but accelerate makes a run of 1"):
+        run(tiny_run, "method=lora")
+
+
+def test_a_rank_without_a_world_is_no_launchers(tiny_run, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert cli.exit_status([*tiny_run, "method=lora"]) == 0
+    assert "record: " in capsys.readouterr().out
+
+
+def test_pruning_that_changes_a_number_is_an_error_and_rounding_is_none():
+    before = np.array([[0.5, -np.inf], [1.0, 2.0]])
+    assert check_pruning(before, before + 5e-4, halved=False) == pytest.approx(5e-4)
+    assert check_pruning(before, before + 5e-2, halved=True) == pytest.approx(5e-2)
+    with pytest.raises(RunError, match=r"pruning changed a logit by 0\.05, more than 0\.001"):
+        check_pruning(before, before + 5e-2, halved=False)
+    with pytest.raises(RunError, match="nan"):
+        check_pruning(before, before * np.nan, halved=True)
+
+
+def test_the_untrained_score_is_measured_once(tiny_run, tmp_path):
+    words = ["method=sora", "trainer.epochs=3", "trainer.score_untrained=true", *FAST["sora"]]
+
+    def work():
+        at_step(4)()
+        run(tiny_run, *words)
+
+    assert in_child(work) == -signal.SIGKILL
+    (file,) = tmp_path.glob("outputs/**/untrained.json")
+    scores = json.loads(file.read_text())
+    scores["validation"]["accuracy"] = 0.125  # A later start takes the first one's word.
+    file.write_text(json.dumps(scores))
+    record, _ = run(tiny_run, *words)
+    assert record["untrained"] == scores

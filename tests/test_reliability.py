@@ -21,6 +21,7 @@ from peftbench import experiment
 from peftbench.errors import RunError
 from peftbench.scoring import at_chance
 from peftbench.training import checkpoint
+from peftbench.training.checkpoint import load_checkpoint
 from peftbench.training.guard import Diverged, OutOfMemory
 from peftbench.training.loop import Loop
 
@@ -38,11 +39,11 @@ def in_child(work) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die(by=signal.SIGKILL) -> None:
+    os.kill(os.getpid(), by)
 
 
-def at_step(number):
+def at_step(number, by=signal.SIGKILL):
     """Kill in the middle of the process's so-and-so-many-th step: gradients are there, weights have not moved."""
 
     def arm():
@@ -51,7 +52,7 @@ def at_step(number):
         def count(self, batch, lengths):
             seen.append(1)
             if len(seen) == number:
-                die()
+                die(by)
             return original(self, batch, lengths)
 
         Loop._count = count
@@ -201,13 +202,19 @@ def test_kills_at_moments_of_the_clock_are_survived(tiny_run, tmp_path):
     while killed < 12:
         child = os.fork()
         if child == 0:
-            run(tiny_run, *words)
-            os._exit(0)
+            try:
+                run(tiny_run, *words)
+                os._exit(0)
+            finally:
+                os._exit(7)
         time.sleep(draw.uniform(0.1, 0.9) * seconds)
         os.kill(child, signal.SIGKILL)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if ended == 0:
             break
+        assert ended == -signal.SIGKILL
         killed += 1
+    assert killed
     same_result(whole, run(tiny_run, *words))
 
 
@@ -236,21 +243,16 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(number, tiny_run
 
     def work():
         signal.signal(number, signal.default_int_handler)  # A shell has what it runs in background ignore SIGINT.
-        original = Loop._count
-
-        def count(self, batch, lengths):
-            if self.state.step == 4:
-                os.kill(os.getpid(), number)
-            return original(self, batch, lengths)
-
-        Loop._count = count
+        at_step(5, number)()
         try:
             run(tiny_run, *words)
         except KeyboardInterrupt:
             os._exit(3)
 
     assert in_child(work) == 3
-    record = json.loads(next(p for p in tmp_path.glob("**/record.json") if "whole" not in str(p)).read_text())
+    (file,) = tmp_path.glob("outputs/**/record.json")
+    record = json.loads(file.read_text())
+    assert load_checkpoint(file.parent / "checkpoint")["loop"]["step"] == 5
     assert record["status"] == "interrupted"
     assert record["error"]["type"] == "KeyboardInterrupt"
     again = run(tiny_run, *words)
@@ -270,14 +272,7 @@ def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(tiny_
             raise SystemExit(5)
 
         signal.signal(signal.SIGUSR2, requeue)
-        original = Loop._count
-
-        def count(self, batch, lengths):
-            if self.state.step == 4:
-                os.kill(os.getpid(), signal.SIGUSR2)
-            return original(self, batch, lengths)
-
-        Loop._count = count
+        at_step(5, signal.SIGUSR2)()
         try:
             run(tiny_run, *words)
         except SystemExit as leaving:
@@ -286,6 +281,48 @@ def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(tiny_
     assert in_child(work) == 5
     (file,) = tmp_path.glob("outputs/**/record.json")
     assert json.loads(file.read_text())["status"] == "interrupted"
+    same_result(whole, run(tiny_run, *words))
+
+
+def test_a_second_signal_ends_the_run_at_once(tiny_run, tmp_path):
+    words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
+
+    def work():
+        at_step(5, signal.SIGTERM)()
+        at_step(5, signal.SIGTERM)()
+        try:
+            run(tiny_run, *words)
+        except KeyboardInterrupt:
+            os._exit(3)
+
+    assert in_child(work) == 3
+    (file,) = tmp_path.glob("outputs/**/record.json")
+    assert json.loads(file.read_text())["status"] == "interrupted"
+    assert not checkpointed(tmp_path)  # In the middle of a step there is none to write.
+
+
+def test_a_signal_in_the_last_evaluation_ends_the_run_before_its_texts_are_written(tiny_run, tmp_path):
+    words = ["method=sora", "trainer.epochs=3", *FAST["sora"]]
+    whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
+
+    def work():
+        consider = Loop._consider
+
+        def considered(self, plan):
+            if self.state.step == plan.total_steps:
+                die(signal.SIGTERM)
+            return consider(self, plan)
+
+        Loop._consider = considered
+        try:
+            run(tiny_run, *words)
+        except KeyboardInterrupt:
+            os._exit(3)
+
+    assert in_child(work) == 3
+    (file,) = tmp_path.glob("outputs/**/record.json")
+    assert json.loads(file.read_text())["status"] == "interrupted"
+    assert not (file.parent / "adapter").exists()
     same_result(whole, run(tiny_run, *words))
 
 
@@ -325,8 +362,11 @@ def test_steps_that_are_not_finite_are_left_out_within_a_bound(name, tiny_run, m
         return loss
 
     monkeypatch.setattr(Loop, "_step", watch)
-    record, _ = run(tiny_run, *words, "trainer.skip_nonfinite=2")
+    record, path = run(tiny_run, *words, "trainer.skip_nonfinite=2", "trainer.log_every=1")
     assert record["timing"]["skipped_steps"] == 2
+    lines = [json.loads(line) for line in (path / "history.jsonl").read_text().splitlines()]
+    logged = {line["step"] for line in lines if line["kind"] == "step"}
+    assert set(range(1, max(logged) + 1)) - logged == {3, 6}  # A loss that is no number is none to draw.
     assert "2 steps skipped: loss or gradient not finite" in record["flags"]
     assert [step for step, did in enumerate(moved) if not did and step] == [2, 5]
     with pytest.raises(Diverged, match="step 6"):
@@ -390,8 +430,6 @@ def test_micro_batches_that_memory_asks_for_change_no_gradient(tiny_run, monkeyp
 @pytest.mark.parametrize("fits", [3, 5])
 def test_micro_batches_that_memory_asks_for_survive_a_kill_to_the_bit(fits, tiny_run, monkeypatch, tmp_path):
     """With dropout: the pass that failed half-way drew from the random state, and a later process asks memory anew."""
-    from peftbench.training.loop import Loop
-
     accumulate = Loop._accumulate
 
     def tight(self, batch, lengths):
@@ -407,16 +445,6 @@ def test_micro_batches_that_memory_asks_for_survive_a_kill_to_the_bit(fits, tiny
 
 
 def test_an_evaluation_that_does_not_fit_is_told_too(tiny_run, monkeypatch, tmp_path):
-    from peftbench.training.batching import TokenRows
-
-    original = TokenRows.batch
-
-    def batch(self, which, device):
-        if len(which) > 20 and not torch.is_grad_enabled():
-            raise AssertionError("the model is what fails")
-        return original(self, which, device)
-
-    monkeypatch.setattr(TokenRows, "batch", batch)
     from transformers import BertForSequenceClassification
 
     forward = BertForSequenceClassification.forward

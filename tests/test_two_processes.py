@@ -33,7 +33,7 @@ def launched(folder, words, runs, processes=2, killed_after=0, launcher="torchru
     for run in runs:
         command += ["--", *run]
     settings = os.environ | {"KILLED_AFTER": str(killed_after)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE, env=settings)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE, env=settings, timeout=600)
     if killed_after:
         assert done.returncode != 0
         return [], {}

@@ -121,7 +121,8 @@ def _theirs(kind: str, words: list[str], _: Kept) -> Epoch:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, per_device_train_batch_size=32, per_device_eval_batch_size=64,
-            bf16=config.trainer.precision == "bf16", use_cpu=True, learning_rate=1e-3, num_train_epochs=config.trainer.epochs, seed=config.seed, report_to="none",
+            bf16=config.trainer.precision == "bf16", use_cpu=True, learning_rate=1e-3,
+            num_train_epochs=config.trainer.epochs, seed=config.seed, report_to="none",
             save_strategy="no", logging_strategy="no", disable_tqdm=True, warmup_steps=0,
         )  # fmt: skip
         clock = _clock(kind)

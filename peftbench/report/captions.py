@@ -5,17 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from peftbench.report.cells import Grid
-from peftbench.report.records import Run
+from peftbench.report.records import Run, not_the_benchmark
 from peftbench.report.verdicts import Verdict
 
 SECONDARY = "†"
 """Marks a published number that was read in someone else's copy."""
-
-
-def data_mark(runs: Iterable[Run]) -> str:
-    """`SAMPLE data: not the benchmark`, or the empty string where every run is of the benchmark."""
-    marks = sorted({mark for run in runs for mark in run.marks}, reverse=True)
-    return f"{' and '.join(marks)}: not the benchmark" if marks else ""
 
 
 def titled(grid: Grid, what: str = "") -> str:
@@ -23,7 +17,7 @@ def titled(grid: Grid, what: str = "") -> str:
     layout = grid.layout
     paper = ", ".join(filter(None, (layout.paper, layout.table)))
     shown = ": ".join(filter(None, (layout.title, what)))
-    return " – ".join(filter(None, (paper, shown, data_mark(grid.runs))))
+    return " – ".join(filter(None, (paper, shown, not_the_benchmark(mark for run in grid.runs for mark in run.marks))))
 
 
 def caption(grid: Grid) -> tuple[str, ...]:
@@ -43,7 +37,7 @@ def caption(grid: Grid) -> tuple[str, ...]:
                 "Cells are mean ± standard deviation (n−1) over seeds.",
                 _dates(runs),
                 _told("Hardware", (run.hardware or "unknown" for run in runs)),
-                _told("Code", (_commit(run) for run in runs)),
+                _told("Code", (run.commit for run in runs)),
                 _tuning(grid),
             ),
         )
@@ -72,15 +66,6 @@ def _splits(grid: Grid) -> Iterable[str]:
 def _model(run: Run) -> str:
     model = run.record["model"]
     return f"{run.model} (weights: {model.get('described') or model['source']})"
-
-
-def _commit(run: Run) -> str:
-    environment = run.record.get("environment") or {}
-    git = environment.get("git")
-    version = (environment.get("versions") or {}).get("peftbench") or "of unknown version"
-    if not git or not git.get("commit"):
-        return f"peftbench {version}"
-    return git["commit"][:10] + (" with changes" if git.get("dirty") else "")
 
 
 def _dates(runs: Sequence[Run]) -> str:

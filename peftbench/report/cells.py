@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from peftbench.benchmark_average import mean_by_task
-from peftbench.report.labels import label_settings, method_name, natural, task_name
+from peftbench.report.labels import label_settings, method_name, natural, runs_of, task_name
 from peftbench.report.layouts import Column, Layout, Row
 from peftbench.report.records import Run, latest
 from peftbench.report.statistics import Summary
@@ -107,7 +107,8 @@ class Grid:
 def fill(layout: Layout, runs: Sequence[Run], trials_of: Callable[[Run], int | None]) -> Grid:
     """Put every run where the layout wants it; runs of no row get rows of their own, beneath."""
     in_columns = [run for run in runs if any(column.takes(run) for column in layout.columns)]
-    notes = _outside(layout, [run for run in runs if not any(column.takes(run) for column in layout.columns)])
+    inside = set(map(id, in_columns))
+    notes = _outside(layout, [run for run in runs if id(run) not in inside])
     columns, moved = _with_runs(layout, in_columns, notes)
     lines = []
     for row, taken in _by_row(layout, in_columns):
@@ -131,13 +132,9 @@ def _outside(layout: Layout, runs: Iterable[Run]) -> list[str]:
         for run in runs
     )
     return [
-        f"Not in this table: {_runs(count)} on {task}{f' with {settings}, which no column is of' if settings else ''}."
+        f"Not in this table: {runs_of(count)} on {task}{settings and f' with {settings}, which no column is of'}."
         for (task, settings), count in sorted(told.items())
     ]
-
-
-def _runs(count: int) -> str:
-    return f"{count} run{'s' * (count != 1)}"
 
 
 def _with_runs(layout: Layout, runs: Sequence[Run], notes: list[str]) -> tuple[tuple[Column, ...], set[str]]:
@@ -227,8 +224,8 @@ def _cell(
         "no such metric" if run.completed else run.status for run, score in scores.values() if score is None
     )
     flags = Counter(flag.partition(":")[0] for run in counted for flag in run.flags)
-    notes += [f"{where}: {flag} ({count} of {_runs(len(counted))})." for flag, count in flags.items()]
-    if commits := _several(counted, _commit):
+    notes += [f"{where}: {flag} ({count} of {runs_of(len(counted))})." for flag, count in flags.items()]
+    if commits := _several(counted, lambda run: run.commit):
         notes.append(f"{where}: runs of {commits} commits in one mean.")
     mixed = _several(counted, _rows_of) > 0
     if mixed:
@@ -240,10 +237,6 @@ def _cell(
 def ground(runs: Iterable[Run]) -> Hashable:
     """What runs must share to be compared: backbone and its weights, kind of data, and rows of it."""
     return frozenset((run.model, _weights(run), run.kind, _rows_of(run)) for run in runs)
-
-
-def _commit(run: Run) -> str | None:
-    return ((run.record.get("environment") or {}).get("git") or {}).get("commit")
 
 
 def _rows_of(run: Run) -> Hashable:

@@ -10,6 +10,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.report.budgets import Budgets, read_budgets
 from peftbench.report.cells import Grid, fill
 from peftbench.report.comparisons import check_named, compare, corrected
+from peftbench.report.labels import runs_of
 from peftbench.report.layouts import SMALL, Column, Layout, columns_of, generic, layout_for, load
 from peftbench.report.records import Found, Run
 from peftbench.report.statistics import Test
@@ -90,7 +91,7 @@ def _without_trials(grid: Grid, runs: Sequence[Run], tried: Sequence[Run]) -> Gr
     """The grid, noting how many of its experiments' runs are trials and in no cell."""
     experiments = {run.experiment for run in runs}
     count = sum(run.experiment in experiments for run in tried)
-    note = f"Not in this table: {count} run{'s' * (count != 1)} that tuned and are no result."
+    note = f"Not in this table: {runs_of(count)} that tuned and are no result."
     return replace(grid, notes=(*grid.notes, note)) if count else grid
 
 

@@ -37,6 +37,11 @@ _LEADING = (*_SYMBOLS, "method.", "sparsity.", "task.", "optimizer.", "trainer."
 """Of two keys that tell settings apart equally well the earlier one is the label."""
 
 
+def runs_of(count: int) -> str:
+    """`1 run`, `1,000 runs`."""
+    return f"{count:,} run{'s' * (count != 1)}"
+
+
 def method_name(name: str) -> str:
     """`sora` to `SoRA`."""
     return METHOD_NAMES.get(name, name)

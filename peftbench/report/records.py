@@ -126,6 +126,15 @@ class Run:
         return f"{found['cores']} core{'s' * (found['cores'] != 1)} of {found['cpu']}, {', '.join(gpus) or 'no GPU'}"
 
     @property
+    def commit(self) -> str:
+        """`0123456789 with changes`; where the code was no checkout its version."""
+        environment = self.record.get("environment") or {}
+        git = environment.get("git")
+        if not git or not git.get("commit"):
+            return f"peftbench {(environment.get('versions') or {}).get('peftbench') or 'of unknown version'}"
+        return git["commit"][:10] + (" with changes" if git.get("dirty") else "")
+
+    @property
     def machine(self) -> str:
         """Hardware and the threads on it: seconds compare where these are the same; empty where nothing is known."""
         threads = (self.record.get("environment") or {}).get("threads")
@@ -172,6 +181,12 @@ def marks_of(data_kind: str, weights: str) -> tuple[str, ...]:
     """
     data = () if data_kind == "benchmark" else (f"{data_kind.upper()} data",)
     return (*data, "RANDOM weights") if weights == "random" else data
+
+
+def not_the_benchmark(marks: Iterable[str]) -> str:
+    """What marks say of a table or figure; empty where there are none."""
+    named = sorted(set(marks), reverse=True)  # Data before weights.
+    return f"{' and '.join(named)}: not the benchmark" if named else ""
 
 
 def latest(runs: Iterable[Run], key: Callable[[Run], T]) -> dict[T, Run]:

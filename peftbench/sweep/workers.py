@@ -91,7 +91,7 @@ def _pin(folder: Path) -> TextIO | None:
     if len(devices) < 2:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    for others, device in itertools.product(itertools.count(), devices):
+    for others, device in ((n, device) for n in itertools.count() for device in devices):
         lock = (folder / f".{socket.gethostname()}-{device}-{others}").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -167,7 +167,8 @@ class Loop:
             ended = state.in_epoch == len(batches) or state.step == plan.total_steps
             due = self._is_due(self.settings.eval_every, ended) or state.step == plan.total_steps
             save = self._is_due(self.settings.checkpoint_every, ended)
-            stop = self._asked
+            # Of several processes each has to stop at the same step: where all learnt of it.
+            stop = self.interruption.asked if self.devices.size == 1 else self._asked
             save = save or stop
             if ended or due or save:
                 seconds = self.meter.now() - began

@@ -59,6 +59,7 @@ def test_every_dropout_module_and_the_attention_are_replaced():
     model = dropping(tiny_model("bert"), 0.5).train()
     cheapen_dropout(model)
     assert {type(m) for m in model.modules() if isinstance(m, nn.Dropout)} == {Dropout}
+    assert model.config._attn_implementation == "cheap_dropout"
     inputs = batch("right")
     torch.manual_seed(1)
     first, second = outputs(model, "bert", inputs), outputs(model, "bert", inputs)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from peftbench.errors import ConfigurationError
-from peftbench.report.figures import FIGURES, available, canvas, draw, pareto, stages, style
+from peftbench.report.figures import FIGURES, available, draw, pareto, stages, style
 from peftbench.report.figures.curves import prepare as prepare_curves
 from peftbench.report.figures.epoch_time import prepare as prepare_times
 from peftbench.report.figures.heat import prepare_gates, prepare_ranks
@@ -335,8 +335,8 @@ def test_every_figure_is_three_files_and_its_data(write_run, runs, tmp_path):
 @pytest.mark.parametrize(
     ("about", "mark"),
     [
-        ({"kind": "sample"}, "SAMPLE data, not the benchmark"),
-        ({"kind": "partial"}, "PARTIAL data, not the benchmark"),
+        ({"kind": "sample"}, "SAMPLE data: not the benchmark"),
+        ({"kind": "partial"}, "PARTIAL data: not the benchmark"),
         ({"kind": "unchecked"}, "UNCHECKED data"),
         ({"weights": "random"}, "RANDOM weights"),
     ],
@@ -351,7 +351,7 @@ def test_every_figure_of_sample_data_is_marked(write_run, runs):
     kinds = [kind for kind in FIGURES.values() if kind.rows(runs())]
     with style.applied():
         figures = [kind.paint(kind.pages(kind.rows(runs()))[0]) for kind in kinds]
-    assert [figure.get_suptitle() for figure in figures] == [canvas.data_mark({"data": "sample", "weights": ""})] * 9
+    assert [figure.get_suptitle() for figure in figures] == ["SAMPLE data: not the benchmark"] * 9
 
 
 def test_no_word_is_cut_off(write_run, runs, monkeypatch):

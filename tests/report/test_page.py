@@ -123,7 +123,7 @@ def test_the_header_counts(record, page):
     assert "best by accuracy on validation" in told
     assert "2026-11-21 to 2026-11-30" in told
     assert "2 cores of Intel(R) Xeon(R) Processor, no GPU" in told
-    assert "f8a0d7110c, f8a0d7110c (modified)" in told
+    assert "f8a0d7110c, f8a0d7110c with changes" in told
 
 
 def test_data_that_are_no_benchmark_are_announced(record, page):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.report.figures.base import Row, grouped
 from peftbench.report.figures.style import COLUMN, GREY, PAGE, WARNING
 from peftbench.report.labels import task_name
-from peftbench.report.records import marks_of
+from peftbench.report.records import marks_of, not_the_benchmark
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -108,17 +108,16 @@ def entitle(ax: Axes, row: Row, rows: Sequence[Row], *more: str) -> None:
     if len({other["train_rows"] for other in alike}) > 1:
         parts.append(f"{row['train_rows']:,} training rows")
     lines = [" · ".join(parts), *more]
-    if len(_marks(rows)) > 1 and (mark := data_mark(row)):
+    if len(_marks(rows)) > 1 and (mark := _data_mark(row)):
         lines.append(mark)
     # A title begins at the axis; what stands left of it takes about half an inch.
     width = ax.figure.get_figwidth() / ax.get_gridspec().ncols - 0.5  # type: ignore[union-attr]
     ax.set_title("\n".join(_wrapped(line, width) for line in lines))
 
 
-def data_mark(row: Row) -> str:
+def _data_mark(row: Row) -> str:
     """In words, that a row's data or weights are not the real ones; empty where they are."""
-    marks = marks_of(row["data"], row["weights"])
-    return f"{' and '.join(marks)}, not the benchmark" if marks else ""
+    return not_the_benchmark(marks_of(row["data"], row["weights"]))
 
 
 def seeds_note(rows: Sequence[Row], shown: str) -> str:
@@ -149,7 +148,7 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
 
 def _marks(rows: Sequence[Row]) -> set[str]:
-    return {data_mark(dict(zip(("data", "weights"), key, strict=True))) for key in grouped(rows, ("data", "weights"))}
+    return {_data_mark(dict(zip(("data", "weights"), key, strict=True))) for key in grouped(rows, ("data", "weights"))}
 
 
 def _common_mark(rows: Sequence[Row]) -> str:

@@ -20,7 +20,7 @@ from peftbench.report.figures.base import (
     selecting,
 )
 from peftbench.report.figures.style import GREY, method_marks, metric_axis
-from peftbench.report.labels import label_settings, method_name
+from peftbench.report.labels import label_settings, method_name, runs_of
 from peftbench.report.records import Run
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def paint(rows: list[Row]) -> Figure:
         canvas.entitle(ax, panel[0], rows)
     note = canvas.seeds_note(rows, "mean and standard deviation")
     if lost := sum(row["without_result"] for row in rows):
-        note += f" {lost} run{'s' * (lost > 1)} without a result left out."
+        note += f" {runs_of(lost)} without a result left out."
     handles |= {"front": handles.pop("front")} if "front" in handles else {}
     return canvas.finish(figure, rows, list(handles.values()), note)
 

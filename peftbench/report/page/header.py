@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from peftbench.report.labels import runs_of
 from peftbench.report.page.rows import at, text
 from peftbench.report.records import Found, Run
 
@@ -26,13 +27,12 @@ def banner(runs: Sequence[Run]) -> str:
     lines = []
     for name, count in marks.items():
         meaning = f": {_WARNINGS[name]}" if name in _WARNINGS else ": not the benchmark"
-        lines.append(f"<p><strong>{escape(name)}</strong> in {count:,} of {_runs(len(runs))}{escape(meaning)}.</p>")
+        lines.append(f"<p><strong>{escape(name)}</strong> in {count:,} of {runs_of(len(runs))}{escape(meaning)}.</p>")
     return f'<div class="banner" role="note">{"".join(lines)}</div>' if lines else ""
 
 
 def facts(runs: Sequence[Run]) -> str:
     """Runs by status, tasks, methods, models, protocols, selection, seeds, dates, hardware, code: a `dl`."""
-    records = [run.record for run in runs]
     told = {
         "Runs": f"{len(runs):,} ({_counted(run.status for run in runs)})",
         "Tasks": _named(run.task for run in runs),
@@ -43,7 +43,7 @@ def facts(runs: Sequence[Run]) -> str:
         "Seeds": _named(run.seed for run in runs),
         "Dates": _dates(runs),
         "Hardware": _named(run.hardware or None for run in runs),
-        "Code": _named(_commit(at(record, "environment", "git")) for record in records),
+        "Code": _named(run.commit for run in runs),
     }
     return "<dl>" + "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in told.items() if v) + "</dl>"
 
@@ -60,10 +60,6 @@ def unreadable(found: Found, folder: Path) -> str:
         f'<details class="unreadable"><summary>{len(found.unreadable):,} unreadable '
         f"{'file' if len(found.unreadable) == 1 else 'files'} left out</summary><ul>{''.join(items)}</ul></details>"
     )
-
-
-def _runs(count: int) -> str:
-    return f"{count:,} {'run' if count == 1 else 'runs'}"
 
 
 def _counted(values: Iterable[object]) -> str:
@@ -87,8 +83,3 @@ def _dates(runs: Sequence[Run]) -> str:
     if not days:
         return ""
     return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-
-
-def _commit(git: object) -> str | None:
-    commit = at(git, "commit")
-    return None if commit is None else text(commit)[:10] + (" (modified)" if at(git, "dirty") else "")
