@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,7 @@ from accelerate.state import AcceleratorState
 from peftbench.backbones.anatomy import head_modules, max_positions
 from peftbench.backbones.quantisation import require_bitsandbytes
 from peftbench.config import RunConfig
-from peftbench.console import warned
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
-from peftbench.environment import multiplies_bf16
 from peftbench.errors import ConfigurationError
 from peftbench.forms.base import Form
 from peftbench.kept import Kept
@@ -76,15 +73,7 @@ def make_accelerator(config: RunConfig) -> Accelerator:
             " accelerate launch or torchrun, or unset WORLD_SIZE"
         )
     torch.use_deterministic_algorithms(accelerator.device.type == "cuda", warn_only=True)
-    if mixed == "bf16" and accelerator.device.type == "cpu" and not multiplies_bf16():
-        _warn_of_bf16()
     return accelerator
-
-
-@functools.cache
-def _warn_of_bf16() -> None:
-    """Once in a process, not for every run of a sweep."""
-    warned("trainer.precision=bf16 is many times slower than fp32 on this processor, which has no instructions for it")
 
 
 def attach(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ from peftbench.backbones.anatomy import is_decoder
 from peftbench.backbones.loading import load_backbone, origin
 from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.config import RunConfig
+from peftbench.console import warned
+from peftbench.environment import multiplies_bf16
 from peftbench.errors import PeftbenchError, RunError, first_line
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
@@ -63,6 +66,8 @@ def run_experiment(
     reset_peak_memory()
     check_machine(config)
     accelerator, kept = make_accelerator(config), kept or Kept()
+    if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not multiplies_bf16():
+        _warn_of_bf16()
     with _writing(config) as config:
         spec, form, data, folder = placed(config, kept)
         done = Devices(accelerator).agreed(folder.finished() if again else folder.ended())
@@ -78,6 +83,12 @@ def run_experiment(
         with folder.claimed(), folder.logged():
             done = run.devices.agreed(folder.finished())  # Another process may have finished it meanwhile.
             return (done | {"reused": True}, folder.path) if done is not None else _carried_out(run, began)
+
+
+@functools.cache
+def _warn_of_bf16() -> None:
+    """Once in a process, not for every run of a sweep."""
+    warned("trainer.precision=bf16 is many times slower than fp32 on this processor, which has no instructions for it")
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from report_records import synthetic_record
 from test_experiment import FAST, run, same_result
 from test_reliability import at_step, in_child
 
-from peftbench import cli
+from peftbench import cli, experiment
 from peftbench.errors import BusyError, ConfigurationError, PeftbenchError, RunError
 from peftbench.record import RunFolder
 from peftbench.report.records import find
@@ -270,3 +270,12 @@ def test_the_untrained_score_is_measured_once(tiny_run, tmp_path):
     file.write_text(json.dumps(scores))
     record, _ = run(tiny_run, *words)
     assert record["untrained"] == scores
+
+
+def test_bfloat16_on_a_processor_without_it_is_told_once(tiny_run, monkeypatch, capsys):
+    experiment._warn_of_bf16.cache_clear()
+    monkeypatch.setattr(experiment, "multiplies_bf16", lambda: False)
+    for seed in (1, 2):
+        assert cli.exit_status([*tiny_run, "method=lora", "trainer.precision=bf16", f"seed={seed}"]) == 0
+    told = "trainer.precision=bf16 is many times slower than fp32 on this processor"
+    assert capsys.readouterr().err.count(told) == 1
