@@ -66,8 +66,6 @@ def run_experiment(
     reset_peak_memory()
     check_machine(config)
     accelerator, kept = make_accelerator(config), kept or Kept()
-    if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not multiplies_bf16():
-        _warn_of_bf16()
     with _writing(config) as config:
         spec, form, data, folder = placed(config, kept)
         done = Devices(accelerator).agreed(folder.finished() if again else folder.ended())
@@ -82,7 +80,11 @@ def run_experiment(
         run.brief = brief
         with folder.claimed(), folder.logged():
             done = run.devices.agreed(folder.finished())  # Another process may have finished it meanwhile.
-            return (done | {"reused": True}, folder.path) if done is not None else _carried_out(run, began)
+            if done is not None:
+                return done | {"reused": True}, folder.path
+            if accelerator.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not multiplies_bf16():
+                _warn_of_bf16()
+            return _carried_out(run, began)
 
 
 @functools.cache
