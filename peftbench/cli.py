@@ -133,6 +133,7 @@ def _hydra(words: list[str]) -> int:
     from hydra.core.hydra_config import HydraConfig
 
     from peftbench.compose import conf_folder, from_hydra, hydra_errors, readable
+    from peftbench.sweep.ledger import NOT_STUDIES
 
     words = _comparable(words)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Exceptions reach us, to be told in one line.
@@ -140,7 +141,8 @@ def _hydra(words: list[str]) -> int:
 
     def job(node) -> float:
         own = HydraConfig.get()
-        job.jobs.ledger.sweeper = own.runtime.choices["hydra/sweeper"]
+        if (sweeper := own.runtime.choices["hydra/sweeper"]) not in NOT_STUDIES:
+            job.jobs.ledger.sweeper = sweeper
         return job.jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
 
     with hydra_errors(), _sweeping(words) as job.jobs:

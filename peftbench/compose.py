@@ -60,8 +60,6 @@ def hydra_errors() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
-        if isinstance(error.__cause__, ConfigurationError):  # A resolver's.
-            raise error.__cause__ from None
         raise ConfigurationError(one_line(error)) from error
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         # The folder that Hydra makes for a sweep; jobs answer for their own files.
@@ -88,7 +86,7 @@ def from_hydra(node: Any, hydra: Any) -> RunConfig:
     from omegaconf import OmegaConf
 
     choices = dict(hydra.runtime.choices)
-    with hydra_errors(), _without_environment():
+    with hydra_errors(), without_environment():
         raw = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     assert isinstance(raw, dict)
     _last_word_on_threshold(raw, list(hydra.overrides.task))
@@ -97,19 +95,27 @@ def from_hydra(node: Any, hydra: Any) -> RunConfig:
 
 
 @contextlib.contextmanager
-def _without_environment() -> Iterator[None]:
-    """No interpolation reads the environment, however it is written: what it gave would be recorded."""
+def without_environment() -> Iterator[None]:
+    """While open, no interpolation reads the environment, however it is written: what it gave would be recorded.
+
+    Raises:
+        ConfigurationError: one does.
+    """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from omegaconf.resolvers import oc
 
-    def refuse(*_: Any) -> None:
-        raise ConfigurationError("${oc.env:...}: a configuration is recorded, and the environment may hold secrets")
-
-    OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    asked = []
+    OmegaConf.register_new_resolver("oc.env", lambda *_: asked.append(True), replace=True)
     try:
         yield
+    except OmegaConfBaseException:
+        if not asked:
+            raise
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+    if asked:
+        raise ConfigurationError("${oc.env:...}: a configuration is recorded, and the environment may hold secrets")
 
 
 def readable(overrides: Sequence[str]) -> list[str]:

@@ -51,7 +51,7 @@ def multiplies_bf16() -> bool:
     """Whether oneDNN multiplies bfloat16 on this processor; torch's own loops take many times as long as in float32."""
     import torch
 
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def environment() -> dict[str, Any]:

@@ -54,7 +54,7 @@ class TrainedRun:
         config = typed(recorded_mapping(record), {})
         weights = folder / "adapter" / "adapter_model.safetensors"
         if not weights.is_file():
-            raise ConfigurationError(f"mixed: {weights} is not there; run it again")
+            raise ConfigurationError(f"mixed: {weights} is not there; remove {folder} and run it again")
         return cls(folder, record, config, load_file(weights))
 
 

@@ -96,8 +96,6 @@ class Run:
                 self._score_untrained()
                 with Interruption(warned) as interruption:
                     selected = self._train(reporter, interruption, began)
-                    if any(self.devices.gathered(interruption.asked)):  # After the last step: what follows takes long.
-                        raise KeyboardInterrupt
                 self._conclude(selected)
             self.record["status"] = "completed"
         except BaseException as error:

@@ -195,6 +195,7 @@ def test_a_staged_run_survives_kills_between_its_stages(tiny_run, tmp_path):
 @pytest.mark.long
 def test_kills_at_moments_of_the_clock_are_survived(tiny_run, tmp_path):
     words = ["method=sora", *WORDS, "trainer.epochs=6", *FAST["sora"]]
+    run(tiny_run, *words, f"outputs={tmp_path / 'cold'}")
     began = time.monotonic()
     whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
     seconds, draw = time.monotonic() - began, random.Random(0)
@@ -302,7 +303,7 @@ def test_a_second_signal_ends_the_run_at_once(tiny_run, tmp_path):
 
 
 def test_a_signal_in_the_last_evaluation_ends_the_run_before_its_texts_are_written(tiny_run, tmp_path):
-    words = ["method=sora", "trainer.epochs=3", *FAST["sora"]]
+    words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
     whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
 
     def work():
@@ -323,6 +324,7 @@ def test_a_signal_in_the_last_evaluation_ends_the_run_before_its_texts_are_writt
     (file,) = tmp_path.glob("outputs/**/record.json")
     assert json.loads(file.read_text())["status"] == "interrupted"
     assert not (file.parent / "adapter").exists()
+    assert load_checkpoint(file.parent / "checkpoint")["loop"]["step"] == sum(whole[0]["steps"].values())
     same_result(whole, run(tiny_run, *words))
 
 

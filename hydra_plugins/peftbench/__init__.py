@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from peftbench.compose import from_hydra
+from peftbench.compose import from_hydra, without_environment
 from peftbench.config import RunConfig
 from peftbench.console import screen
 from peftbench.errors import ConfigurationError
@@ -74,6 +74,8 @@ class Sweep(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Every run, in batches."""
+        with without_environment():
+            _ = self.config.outputs  # type: ignore[union-attr]  # A folder is made of it before the runs are checked.
         if self._trials is None:
             return super().sweep(arguments)
         if self._points:

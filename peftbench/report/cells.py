@@ -225,8 +225,8 @@ def _cell(
     )
     flags = Counter(flag.partition(":")[0] for run in counted for flag in run.flags)
     notes += [f"{where}: {flag} ({count} of {runs_of(len(counted))})." for flag, count in flags.items()]
-    if commits := _several(counted, lambda run: run.commit):
-        notes.append(f"{where}: runs of {commits} commits in one mean.")
+    if states := _several(counted, lambda run: run.commit):
+        notes.append(f"{where}: runs of {states} states of the code in one mean.")
     mixed = _several(counted, _rows_of) > 0
     if mixed:
         notes.append(f"{where}: not averaged, for its runs have different rows of data.")

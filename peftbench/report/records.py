@@ -185,7 +185,7 @@ def marks_of(data_kind: str, weights: str) -> tuple[str, ...]:
 
 def not_the_benchmark(marks: Iterable[str]) -> str:
     """What marks say of a table or figure; empty where there are none."""
-    named = sorted(set(marks), reverse=True)  # Data before weights.
+    named = sorted(set(marks), key=lambda mark: (mark.endswith("weights"), mark))
     return f"{' and '.join(named)}: not the benchmark" if named else ""
 
 

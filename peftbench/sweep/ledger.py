@@ -22,8 +22,8 @@ from peftbench.durable import write_text
 
 _ENTERED = ("overrides", "task", "method", "model", "seed", "run_id", "status", "objective")
 _NAMED = ("task", "method", "model", "seed")
-OURS = ("grid", "random", "tpe")
-"""Sweepers of ours, which enter their cells themselves."""
+NOT_STUDIES = ("grid", "random", "tpe", "basic")
+"""Sweepers that tune nothing, or enter their cells themselves."""
 _SHOWN = 12
 """Rows of the table while the sweep goes on."""
 
@@ -87,7 +87,7 @@ class Ledger:
         if self._live:
             self._live.stop()
         if self.outcomes:
-            if self.sweeper not in OURS:
+            if self.sweeper not in NOT_STUDIES:
                 self.studies()
             self._write()
             paper().print(self._table(self.outcomes, ended=True))

@@ -159,10 +159,13 @@ class Workers:
 
     def _give_up(self, runs: dict[int, list[str]], why: str) -> None:
         for number, words in runs.items():
-            self._seen[number] = outcome = self._ledger.begin(words, self._composed(words))
+            config = self._composed(words)
+            self._seen[number] = outcome = self._ledger.begin(words, config)
             outcome.status, outcome.message = "failed", why
             self._ledger.tell(f"{why} ({' '.join(words)})")
             self._ledger.end(outcome)
+            if config.sweep.on_error == "stop":
+                raise Stopped
 
     def _try(self, runs: dict[int, list[str]], together: bool) -> str:
         """Every run launched once, watched; the launcher's last complaint, if any.

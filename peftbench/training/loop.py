@@ -169,8 +169,7 @@ class Loop:
             save = self._is_due(self.settings.checkpoint_every, ended)
             # Of several processes each has to stop at the same step: where all learnt of it.
             stop = self.interruption.asked if self.devices.size == 1 else self._asked
-            save = save or stop
-            if ended or due or save:
+            if ended or due or save or stop:
                 seconds = self.meter.now() - began
                 state.epoch_s += seconds
                 self.meter.train_s += seconds
@@ -178,7 +177,8 @@ class Loop:
                     self._end_epoch()
                 if due:
                     self._consider(plan)
-                if save:
+                    stop = any(self.devices.gathered(self.interruption.asked))  # An evaluation may take long.
+                if save or stop:
                     self._checkpoint()
                 if stop:
                     raise KeyboardInterrupt

@@ -121,7 +121,7 @@ def test_other_commits_are_averaged_and_told(write_run, grid):
     write_run(seed=1, scores=0.9, commit="0" * 40)
     found = grid()
     assert only_cell(found).summary.mean == pytest.approx(0.85)
-    assert any("runs of 2 commits in one mean" in note for note in found.notes)
+    assert any("runs of 2 states of the code in one mean" in note for note in found.notes)
 
 
 def test_failures_are_counted_beside_the_score(write_run, grid):
