@@ -291,6 +291,22 @@ def test_hydras_optuna_sweeper_maximises_the_objective(sweep, tmp_path):
     assert cell["runs"] == [max(cell["trials"], key=lambda trial: trial["objective"])]
 
 
+def test_hydras_basic_sweeper_tunes_nothing(sweep, tmp_path):
+    status, out, _ = sweep("hydra/sweeper=basic", "method=lora", "seed=0,1")
+    assert status == 0, out
+    found = manifest(tmp_path)
+    assert (found["trials"], found["cells"]) == (None, [])
+    assert sorted(seed for _, _, seed in records(tmp_path)) == [0, 1]
+
+
+def test_a_secret_names_no_folder(sweep, monkeypatch, tmp_path):
+    monkeypatch.setenv("SECRET", "hidden")
+    status, _, err = sweep("method=lora", "seed=0,1", f"outputs={tmp_path}/${{oc.env:SECRET}}")
+    assert status == 2
+    assert "the environment may hold secrets" in err[0]
+    assert not list(tmp_path.rglob("*hidden*"))
+
+
 def test_kept_things_are_made_once_and_the_oldest_goes_first():
     made = []
 
