@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,7 @@ def read(file: Path) -> Layout:
     return layout
 
 
+@functools.cache
 def layout_for(experiment: str) -> Layout | None:
     """The layout of an experiment or of its small twin; None: it has none."""
     name = experiment.removesuffix(SMALL)

@@ -82,6 +82,15 @@ def test_pareto_rows_are_means_over_seeds_and_count_runs_without_a_result(write_
     assert rows["bitfit"]["score_std"] is None
 
 
+def test_pareto_scores_what_the_experiments_table_scores(write_run, runs):
+    own = {"validation": {"accuracy": 0.5, "f1": 0.6}, "test": {"accuracy": 0.7, "f1": 0.8}}
+    write_run(method="lora", experiment="sora_table1_small", scores=own)
+    write_run(method="lora", experiment="another", scores=own, seed=1)
+    found = {(row["metric"], row["split"]): row["score_mean"] for row in pareto.prepare(runs())}
+    assert found[("accuracy", "test")] == 0.7  # MRPC's column of SoRA's Table 1.
+    assert len(found) == 2
+
+
 def test_of_a_seeds_runs_the_completed_one_counts(write_run, runs):
     for name, value in (("first", 0.5), ("again", 0.7)):
         write_run(seed=3, scores=value, fingerprint=name)

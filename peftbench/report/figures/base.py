@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.report.labels import natural
+from peftbench.report.layouts import layout_for
 from peftbench.report.records import Run, latest
 from peftbench.report.statistics import Summary
 
@@ -70,9 +71,20 @@ def selecting(run: Run) -> Row:
     return {"metric": run.record["selection"]["metric"], "split": run.record["selection"]["split"]}
 
 
+def scored(run: Run) -> Row:
+    """`metric` and `split` that a completed run is shown by: its table's, where it has that, else what selected it."""
+    layout = layout_for(run.experiment)
+    for column in layout.columns if layout else ():
+        shown = {"metric": column.metric or selecting(run)["metric"], "split": column.split or selecting(run)["split"]}
+        if column.takes(run) and run.metric(shown["metric"], shown["split"]) is not None:
+            return shown
+    return selecting(run)
+
+
 def score(run: Run) -> float:
-    """A completed run's selecting metric on its split, on the record's scale."""
-    value = run.metric(run.record["selection"]["metric"])
+    """A completed run's score as `scored` says, on the record's scale."""
+    shown = scored(run)
+    value = run.metric(shown["metric"], shown["split"])
     assert value is not None
     return value
 

@@ -121,10 +121,10 @@ def _data_mark(row: Row) -> str:
 
 
 def seeds_note(rows: Sequence[Row], shown: str) -> str:
-    """Over how many seeds and on which split: `Mean and standard deviation over 3 seeds; split protocol glue_dev.`.
+    """Over how many seeds and on which splits: `One seed; split protocol sora, scores of split test.`.
 
     Args:
-        rows: with `seeds` and `protocol`.
+        rows: with `seeds` and `protocol`, and where they are scores with `split`.
         shown: what is drawn, e.g. "mean and standard deviation".
     """
     counts = {row["seeds"] for row in rows}
@@ -133,7 +133,9 @@ def seeds_note(rows: Sequence[Row], shown: str) -> str:
         told = "One seed"
     else:
         told = f"{shown[0].upper()}{shown[1:]} over {most if least == most else f'{least} to {most}'} seeds"
-    return f"{told}; split protocol {', '.join(sorted({row['protocol'] for row in rows}))}."
+    protocols = ", ".join(sorted({row["protocol"] for row in rows}))
+    splits = ", ".join(sorted({row["split"] for row in rows if "split" in row}))
+    return f"{told}; split protocol {protocols}{splits and f', scores of split {splits}'}."
 
 
 def save(figure: Figure, folder: Path, stem: str) -> list[Path]:

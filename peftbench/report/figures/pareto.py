@@ -17,7 +17,7 @@ from peftbench.report.figures.base import (
     mean_and_std,
     origin,
     score,
-    selecting,
+    scored,
 )
 from peftbench.report.figures.style import GREY, method_marks, metric_axis
 from peftbench.report.labels import label_settings, method_name, runs_of
@@ -37,14 +37,14 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     labels = label_settings(runs)
     rows = []
     for setting in by_setting(runs, labels):
-        done: dict[tuple[str, str], list[Run]] = {}
+        done: dict[tuple[Any, ...], list[Run]] = {}
         for run in completed(setting):
-            done.setdefault((selecting(run)["metric"], selecting(run)["split"]), []).append(run)
+            done.setdefault(tuple(scored(run).values()), []).append(run)
         for group in done.values():
             rows.append(
                 {
                     **origin(group[0]),
-                    **selecting(group[0]),
+                    **scored(group[0]),
                     "method": group[0].method,
                     "setting": labels[group[0].setting_id],
                     "setting_id": group[0].setting_id,

@@ -17,7 +17,7 @@ from peftbench.report.figures.base import (
     mean_and_std,
     origin,
     score,
-    selecting,
+    scored,
 )
 from peftbench.report.figures.style import Marks, metric_axis, series
 from peftbench.report.labels import label_settings
@@ -43,7 +43,7 @@ def prepare(runs: Sequence[Run], key: str) -> list[Row]:
         rows.append(
             {
                 **origin(first),
-                **selecting(first),
+                **scored(first),
                 "method": first.method,
                 "line": f"{labels[first.setting_id]}, {first.model}",
                 "setting_id": first.setting_id,
