@@ -285,12 +285,11 @@ def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(tiny_
     same_result(whole, run(tiny_run, *words))
 
 
-def test_a_second_signal_ends_the_run_at_once(tiny_run, tmp_path):
-    words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
+def interrupted(tiny_run, words, tmp_path, arm) -> Path:
+    """The record of a run that was interrupted in a process of its own, as `arm` has it."""
 
     def work():
-        at_step(5, signal.SIGTERM)()
-        at_step(5, signal.SIGTERM)()
+        arm()
         try:
             run(tiny_run, *words)
         except KeyboardInterrupt:
@@ -299,6 +298,17 @@ def test_a_second_signal_ends_the_run_at_once(tiny_run, tmp_path):
     assert in_child(work) == 3
     (file,) = tmp_path.glob("outputs/**/record.json")
     assert json.loads(file.read_text())["status"] == "interrupted"
+    return file
+
+
+def test_a_second_signal_ends_the_run_at_once(tiny_run, tmp_path):
+    words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
+
+    def twice():
+        at_step(5, signal.SIGTERM)()
+        at_step(5, signal.SIGTERM)()
+
+    interrupted(tiny_run, words, tmp_path, twice)
     assert not checkpointed(tmp_path)  # In the middle of a step there is none to write.
 
 
@@ -306,7 +316,7 @@ def test_a_signal_in_the_last_evaluation_ends_the_run_before_its_texts_are_writt
     words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
     whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
 
-    def work():
+    def in_the_last():
         consider = Loop._consider
 
         def considered(self, plan):
@@ -315,14 +325,8 @@ def test_a_signal_in_the_last_evaluation_ends_the_run_before_its_texts_are_writt
             return consider(self, plan)
 
         Loop._consider = considered
-        try:
-            run(tiny_run, *words)
-        except KeyboardInterrupt:
-            os._exit(3)
 
-    assert in_child(work) == 3
-    (file,) = tmp_path.glob("outputs/**/record.json")
-    assert json.loads(file.read_text())["status"] == "interrupted"
+    file = interrupted(tiny_run, words, tmp_path, in_the_last)
     assert not (file.parent / "adapter").exists()
     assert load_checkpoint(file.parent / "checkpoint")["loop"]["step"] == sum(whole[0]["steps"].values())
     same_result(whole, run(tiny_run, *words))
