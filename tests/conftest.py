@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +17,13 @@ os.environ.pop("PEFTBENCH_DATA", None)
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 """Real data and golden values, where a development machine has them beside the checkout."""
+
+
+def pytest_collection_finish() -> None:
+    """Every run collects garbage, which among the objects of all these modules and tests takes most of its time."""
+    gc.collect()
+    gc.freeze()
+
 
 TINY = {
     "bert": {"model_type": "bert"},
@@ -190,5 +198,5 @@ def tiny_run(tiny_folder, tmp_path) -> list[str]:
     """Overrides of a run of seconds: tiny backbone, sample data, a temporary outputs folder."""
     return [
         "data=sample", f"model.path={tiny_folder}", f"outputs={tmp_path / 'outputs'}", "data.max_train_rows=64",
-        "task.max_length=32", "trainer.batch_size=16", "trainer.epochs=1", "trainer.threads=1",
+        "data.max_eval_rows=64", "task.max_length=32", "trainer.batch_size=16", "trainer.epochs=1", "trainer.threads=1",
     ]  # fmt: skip

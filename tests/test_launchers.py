@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from peftbench.sweep.jobs import Stopped
 from peftbench.sweep.ledger import Ledger, Outcome
 from peftbench.sweep.workers import Workers, threads_of_a_job
 
@@ -77,6 +78,7 @@ def test_a_ray_cluster_leaves_the_same_records(alone, tmp_path):
     check(RAY, alone, tmp_path)
 
 
+@pytest.mark.long
 def test_a_failed_run_is_told_once_and_kept(tiny_run, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = [*JOBLIB, "method=lora", "optimizer.lr=1e-3,1e30", *tiny_run]
@@ -121,12 +123,12 @@ class Lossy:
             raise RuntimeError("a worker died\nat length")
 
 
-def workers(launcher, ledger):
+def workers(launcher, ledger, on_error="continue"):
     """In place of `launcher`; every run is of one configuration."""
 
     def composed(words):
         of = {name: SimpleNamespace(name=name[0]) for name in ("task", "model")}
-        of["sweep"] = SimpleNamespace(on_error="continue")
+        of["sweep"] = SimpleNamespace(on_error=on_error)
         return SimpleNamespace(**of, method_name="m", seed=7, outputs=launcher.folder, experiment_name="e")
 
     return Workers(launcher, launcher.folder, ledger, composed)
@@ -190,6 +192,16 @@ def test_a_run_that_is_lost_again_and_again_is_given_up(tmp_path, capsys):
         (["a=2"], "completed"),
         (["a=1"], "failed"),
     ]
+
+
+def test_every_lost_run_is_told_before_the_sweep_stops_for_it(tmp_path):
+    ledger = Ledger([], total=3)
+    launcher = Lossy(tmp_path / "outcomes", {0: 9, 2: 9})
+    with pytest.raises(Stopped):
+        workers(launcher, ledger, on_error="stop").launch([["a=1"], ["a=2"], ["a=3"]], 0)
+    assert sorted((outcome.overrides[0], outcome.status) for outcome in ledger.outcomes) == [
+        ("a=1", "failed"), ("a=2", "completed"), ("a=3", "failed"),
+    ]  # fmt: skip
 
 
 def test_outcomes_are_entered_while_the_launcher_is_busy(tmp_path):

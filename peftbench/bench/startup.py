@@ -27,7 +27,10 @@ AT_ONCE = {
 """What has to come within a second: nothing of it needs torch."""
 SOON = {"a value out of range": ["method.rank=0"], "a device that is not there": ["trainer.device=cuda"]}
 """Mistakes that are found before data or weights are touched, but with torch imported."""
-_RUN = ["task=mrpc", "data=sample", "trainer.max_steps=1", "trainer.log_every=1", "trainer.progress=false"]
+_RUN = [
+    "task=mrpc", "data=sample", "data.max_eval_rows=32", "trainer.max_steps=1", "trainer.log_every=1",
+    "trainer.progress=false",
+]  # fmt: skip
 _BARE = """
 import torch, transformers, datasets, evaluate, accelerate
 from transformers import AutoModelForSequenceClassification, AutoTokenizer

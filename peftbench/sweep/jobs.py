@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import math
 import time
 from typing import Any
@@ -37,6 +39,7 @@ class Jobs:
         outcome = self.ledger.begin(overrides, config)
         from peftbench.experiment import run_experiment  # Torch comes with it: what Hydra refuses does not wait for it.
 
+        _set_modules_aside()
         began = time.monotonic()
         try:
             record, path = run_experiment(config, self._kept, again=config.sweep.retry, brief=True)
@@ -63,6 +66,12 @@ class Jobs:
             if (record := read_record(file)) is not None:
                 _enter(outcome, record, str(file))
         self.ledger.tell(outcome.message)
+
+
+@functools.cache
+def _set_modules_aside() -> None:
+    """Once all is imported: every run collects garbage, and would look through half a million objects that stay."""
+    gc.freeze()
 
 
 def _enter(outcome: Outcome, record: dict[str, Any], file: str) -> None:

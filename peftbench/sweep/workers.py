@@ -158,14 +158,16 @@ class Workers:
         return [_returned(self._seen[number]) for number in numbers]
 
     def _give_up(self, runs: dict[int, list[str]], why: str) -> None:
+        stop = False
         for number, words in runs.items():
             config = self._composed(words)
             self._seen[number] = outcome = self._ledger.begin(words, config)
             outcome.status, outcome.message = "failed", why
             self._ledger.tell(f"{why} ({' '.join(words)})")
             self._ledger.end(outcome)
-            if config.sweep.on_error == "stop":
-                raise Stopped
+            stop |= config.sweep.on_error == "stop"
+        if stop:
+            raise Stopped
 
     def _try(self, runs: dict[int, list[str]], together: bool) -> str:
         """Every run launched once, watched; the launcher's last complaint, if any.
