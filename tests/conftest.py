@@ -199,4 +199,5 @@ def tiny_run(tiny_folder, tmp_path) -> list[str]:
     return [
         "data=sample", f"model.path={tiny_folder}", f"outputs={tmp_path / 'outputs'}", "data.max_train_rows=64",
         "data.max_eval_rows=64", "task.max_length=32", "trainer.batch_size=16", "trainer.epochs=1", "trainer.threads=1",
+        "trainer.eval_batch_size=24",
     ]  # fmt: skip

@@ -70,7 +70,8 @@ class Jobs:
 
 @functools.cache
 def _set_modules_aside() -> None:
-    """Once all is imported: every run collects garbage, and would look through half a million objects that stay."""
+    """Once torch is imported: every run collects garbage, and would look through all modules' objects, which stay."""
+    gc.collect()
     gc.freeze()
 
 
