@@ -194,7 +194,7 @@ def test_a_run_that_is_lost_again_and_again_is_given_up(tmp_path, capsys):
     ]
 
 
-def test_every_lost_run_is_told_before_the_sweep_stops_for_it(tmp_path):
+def test_every_lost_run_is_told_before_the_sweep_stops_for_it(tmp_path, capsys):
     ledger = Ledger([], total=3)
     launcher = Lossy(tmp_path / "outcomes", {0: 9, 2: 9})
     with pytest.raises(Stopped):
@@ -202,6 +202,9 @@ def test_every_lost_run_is_told_before_the_sweep_stops_for_it(tmp_path):
     assert sorted((outcome.overrides[0], outcome.status) for outcome in ledger.outcomes) == [
         ("a=1", "failed"), ("a=2", "completed"), ("a=3", "failed"),
     ]  # fmt: skip
+    told = capsys.readouterr().err
+    assert "a worker died (a=1)" in told
+    assert "a worker died (a=3)" in told
 
 
 def test_outcomes_are_entered_while_the_launcher_is_busy(tmp_path):

@@ -158,6 +158,7 @@ class Workers:
         return [_returned(self._seen[number]) for number in numbers]
 
     def _give_up(self, runs: dict[int, list[str]], why: str) -> None:
+        """Every one of them is entered as failed, and then the sweep stops where one asks for it."""
         stop = False
         for number, words in runs.items():
             config = self._composed(words)
