@@ -61,6 +61,7 @@ def check(launcher, alone, tmp_path):
     assert (status, out.splitlines()[-1]) == (0, "4 of 4 done (4 before)")
 
 
+@pytest.mark.long
 def test_local_processes_leave_the_same_records(alone, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     check(JOBLIB, alone, tmp_path)
