@@ -76,7 +76,7 @@ class WebNLGTask(GenerationTask):
         linearisation: `lora`, triples joined by bars; `prefix`, Prefix-Tuning's, with a bar before the first one too.
     """
 
-    release: Literal["challenge_2017", "release_v2.1", "release_v3.0_en"] = "challenge_2017"
+    release: Literal["challenge_2017", "release_v2", "release_v2.1", "release_v3.0_en"] = "challenge_2017"
     linearisation: Literal["lora", "prefix"] = "lora"
 
 

@@ -70,11 +70,6 @@ def test_every_preset_applies_by_its_method_task_and_model(name):
         assert resolved[key] == value, key
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_and_converts(name):
-    compose_run([f"+experiment={name}"])
-
-
 def test_the_default_run_is_sora_on_mrpc_with_minilm():
     config = compose_run([])
     assert (config.method_name, config.task.name, config.model.name) == ("sora", "mrpc", "minilm")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tasks.test_generation import DART, entry
 from tasks.test_superglue import AXB_ROWS, AXG_ROWS, RECORD, RTE, WIC
-from test_experiment import Killed, same_result
+from test_experiment import LONG, Killed, same_result
 
 from peftbench import cli
 from peftbench.compose import compose_run
@@ -56,7 +56,7 @@ def finite(metrics):
     return all(math.isfinite(value) for part in metrics.values() for value in part.values() if value is not None)
 
 
-@pytest.mark.parametrize("method", ["lora", "sora", "bitfit"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("sora", marks=LONG), pytest.param("bitfit", marks=LONG)])
 @pytest.mark.parametrize("task", SUPERGLUE)
 def test_every_superglue_task_runs_with_its_head_and_predicts_for_submission(task, method, words):
     record, path = run(
@@ -85,7 +85,7 @@ def test_every_superglue_task_runs_with_its_head_and_predicts_for_submission(tas
     [("cb", "lora"), ("copa", "prompt_tuning"), ("multirc", "prefix_tuning"), ("record", "sora"), ("wic", "lora"),
      ("wsc", "lora"), ("superglue_rte", "ia3"), ("boolq", "lora"), ("stsb", "lora")],
 )  # fmt: skip
-@pytest.mark.parametrize("family", ["t5", "gpt2"])
+@pytest.mark.parametrize("family", ["t5", pytest.param("gpt2", marks=LONG)])
 def test_every_task_runs_as_text_and_counts_what_is_illegal(family, task, method, words):
     line = [*words(family), f"task={task}", f"method={method}", "data.max_eval_rows=12", "trainer.predictions=true"]
     record, path = run(*line)

@@ -138,12 +138,17 @@ def without_dropout(tiny_run, tmp_path) -> Path:
     return folder
 
 
+LONG = pytest.mark.long
+OWN_STATE = ("sora", "adalora", "diff_pruning", "qlora", "full", "houlsby", "prefix_tuning", "prompt_tuning", "peft")
+"""One method of every kind of state; the others are like one of them."""
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing handles it but the test."""
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("at_step", [pytest.param(3, marks=pytest.mark.long), 7])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in OWN_STATE else LONG) for name in METHODS])
+@pytest.mark.parametrize("at_step", [pytest.param(3, marks=LONG), 7])
 def test_a_run_cut_off_and_started_again_ends_like_one_that_was_not(name, at_step, tiny_run, tmp_path, monkeypatch):
     words = [f"method={name}", "trainer.epochs=3", "trainer.checkpoint_every=2", *FAST.get(name, [])]
     whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")

@@ -218,6 +218,7 @@ def test_a_twin_runs_and_is_reported(tiny_run, tmp_path):
     assert any((tmp_path / "report").iterdir())
 
 
+@pytest.mark.long
 def test_a_twin_that_writes_text_runs(tiny_folder_of, tmp_path):
     words = ["data=sample", f"model.path={tiny_folder_of('llama')}", f"outputs={tmp_path}", "trainer.threads=1"]
     words += ["trainer.precision=fp32", "trainer.max_steps=1", "data.max_train_rows=16", "data.max_eval_rows=2"]

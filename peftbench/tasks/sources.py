@@ -45,6 +45,7 @@ HUB = {
         _CONVERTED,
         {
             "challenge_2017": "webnlg_challenge_2017",
+            "release_v2": "release_v2",
             "release_v2.1": "release_v2.1",
             "release_v3.0_en": "release_v3.0_en",
         },

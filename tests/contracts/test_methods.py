@@ -23,7 +23,7 @@ from peftbench.sparsity import Strength
 from peftbench.training.optimizers import check_groups
 from peftbench.training.snapshot import restore, snapshot
 
-TOTAL = 40
+TOTAL = 20
 METHODS = {
     "full": {},
     "linear_probe": {},

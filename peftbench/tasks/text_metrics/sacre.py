@@ -53,4 +53,5 @@ def _score(metric: Any, corpus: Corpus) -> float:
     To repeat a reference instead, as the published evaluations do, gives the same score in more time.
     """
     hypotheses, references = corpus.texts
-    return metric.corpus_score(hypotheses, [list(stream) for stream in zip_longest(*references)]).score / 100
+    score = metric.corpus_score(hypotheses, [list(stream) for stream in zip_longest(*references)]).score / 100
+    return min(score, 1.0)  # A perfect BLEU is a rounding above it.
