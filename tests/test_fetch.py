@@ -287,6 +287,10 @@ model.os = type("os", (), dict(vars(os), replace=lambda a, b: (replace(a, b), ha
 }
 
 
+USUAL = ("half-way through the conversion", "between two moves")
+"""Of these moments those that the short tests try."""
+
+
 def child(tmp_path, more: str = "") -> subprocess.Popen:
     words = [cache.FETCHABLE["smollm2"].gguf_sha256, str(tmp_path / "log")]
     code = f"{CHILD}{more}\nsys.exit(cli.exit_status(['fetch', 'smollm2']))"
@@ -296,7 +300,7 @@ def child(tmp_path, more: str = "") -> subprocess.Popen:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [pytest.param(m, marks=() if m in USUAL else pytest.mark.long) for m in MOMENTS])
 def test_a_kill_leaves_nothing_that_is_taken_for_a_model(registry, quick, tmp_path, capsys, moment):
     if moment == "between two moves":  # A damaged copy has just been moved away.
         fetch(capsys, "smollm2")

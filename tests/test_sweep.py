@@ -200,7 +200,7 @@ def test_a_group_on_the_command_line_keeps_the_points_that_have_it(sweep, tmp_pa
     assert "none of them fits the command line's groups" in line
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", [pytest.param("random", marks=pytest.mark.long), "tpe"])
 def test_tuning_gives_every_method_as_many_trials_and_runs_the_best_with_every_seed(sampler, sweep, tmp_path):
     status, out, _ = sweep(
         f"hydra/sweeper={sampler}", "hydra.sweeper.trials=3", "method=lora,bitfit", "seed=5,6",

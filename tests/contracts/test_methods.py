@@ -120,7 +120,12 @@ def train(model, attachment, steps=TOTAL, strength=14.0, lr=0.05):
 
 
 each = pytest.mark.parametrize("name", METHODS)
-each_pair = pytest.mark.parametrize(("name", "family"), PAIRS)
+ALIKE = ("roberta", "distilbert", "electra", "mpnet")
+"""Families whose blocks are built as BERT's, under other names: in the long tests, and of LoRA."""
+each_pair = pytest.mark.parametrize(
+    ("name", "family"),
+    [pytest.param(*p, marks=pytest.mark.long if p[1] in ALIKE and p[0] != "lora" else ()) for p in PAIRS],
+)
 each_low_rank = pytest.mark.parametrize("name", LOW_RANK)
 
 

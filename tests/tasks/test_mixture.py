@@ -223,7 +223,10 @@ def run(*overrides):
     return run_experiment(compose_run(list(overrides)))
 
 
-@pytest.mark.parametrize(("family", "method"), [("t5", "full"), ("gpt2", "full"), ("t5", "lora"), ("gpt2", "sora")])
+@pytest.mark.parametrize(("family", "method"), [
+    ("t5", "full"), ("gpt2", "sora"),
+    pytest.param("gpt2", "full", marks=pytest.mark.long), pytest.param("t5", "lora", marks=pytest.mark.long),
+])  # fmt: skip
 def test_one_model_is_trained_and_scored_on_every_task(family, method, words):
     record, path = run(*words(family), f"method={method}")
     assert (record["status"], record["form"]) == ("completed", "text")
