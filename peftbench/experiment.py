@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
 import tempfile
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
 from peftbench.assembly import (
     HEAD,
@@ -43,7 +41,7 @@ from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured
 from peftbench.training.devices import Devices
-from peftbench.training.guard import is_out_of_memory
+from peftbench.training.guard import is_of_the_disk, is_out_of_memory
 from peftbench.training.meter import Meter, reset_peak_memory
 
 
@@ -112,7 +110,7 @@ def _carried_out(run: Run, began: float) -> tuple[dict[str, Any], Path]:
         error.folder = folder.path
         raise
     except Exception as error:
-        if _is_of_the_disk(error):
+        if is_of_the_disk(error):
             told = RunError(
                 f"outputs: cannot write to {folder.path} ({first_line(error)}); make room there, and the same command"
                 " goes on"
@@ -121,13 +119,6 @@ def _carried_out(run: Run, began: float) -> tuple[dict[str, Any], Path]:
             told = RunError(f"{type(error).__name__}: {first_line(error)} (traceback in {folder.path / 'run.log'})")
         told.folder = folder.path
         raise told from error
-
-
-def _is_of_the_disk(error: Exception) -> bool:
-    """Whether the outputs folder took no more; safetensors tells of it in words of its own."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-    return isinstance(error, SafetensorError) and "I/O error" in str(error)
 
 
 def placed(config: RunConfig, kept: Kept) -> tuple[TaskSpec, type[Form], TaskData, RunFolder]:

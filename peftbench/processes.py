@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 
 def processes() -> int:
@@ -18,3 +19,8 @@ def local_processes() -> int:
 def is_main() -> bool:
     """Whether this is the one that writes and speaks."""
     return processes() == 1 or os.environ.get("RANK", "0") == "0"  # RANK alone is no launcher's.
+
+
+def cluster_signals() -> list[signal.Signals]:
+    """Those that a cluster's launcher has handlers for: the time is nearly up, or the node is wanted (submitit's)."""
+    return [number for number in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(number))]

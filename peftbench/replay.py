@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,20 @@ def _refuse(record: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     raise ConfigurationError(f"replay: this is not run {record['run_id']}: {why}; say where its own are, or leave keys")
 
 
-def numbers(record: Mapping[str, Any], replayed: Mapping[str, Any]) -> Iterator[Number]:
-    """Scores, ranks and counts of both."""
-    for split in dict.fromkeys([*record["metrics"], *replayed["metrics"]]):
-        of, now = record["metrics"].get(split, {}), replayed["metrics"].get(split, {})
+def _scores(recorded: Mapping[str, Any], replayed: Mapping[str, Any], what: str = "") -> Iterator[Number]:
+    for split in dict.fromkeys([*recorded, *replayed]):
+        of, now = recorded.get(split, {}), replayed.get(split, {})
         for metric in dict.fromkeys([*of, *now]):
-            yield Number(f"{split} {metric}", of.get(metric), now.get(metric))
+            yield Number(f"{what}{split} {metric}", of.get(metric), now.get(metric))
+
+
+def numbers(record: Mapping[str, Any], replayed: Mapping[str, Any]) -> Iterator[Number]:
+    """Scores, those of the untrained model and of every stage too, ranks and counts of both."""
+    yield from _scores(record["metrics"], replayed["metrics"])
+    yield from _scores(record.get("untrained") or {}, replayed.get("untrained") or {}, "untrained ")
+    stages = zip_longest(record.get("stages") or [], replayed.get("stages") or [], fillvalue={})
+    for number, (of, now) in enumerate(stages, 1):
+        yield from _scores(of.get("metrics") or {}, now.get("metrics") or {}, f"stage {number} ")
     ranks = [sum(r["ranks"]["final"].values()) if r.get("ranks") else None for r in (record, replayed)]
     if ranks != [None, None]:
         yield Number("ranks left", *ranks)

@@ -104,7 +104,7 @@ def check_pruning(before: np.ndarray, after: np.ndarray, halved: bool) -> float:
 
 def largest_difference(before: np.ndarray, after: np.ndarray) -> float:
     """Between numbers of the same rows; places that hold none (-inf) in both are equal."""
-    there = np.isfinite(before) | np.isfinite(after)
+    there = ~(np.isneginf(before) & np.isneginf(after))
     return float(np.abs(before[there] - after[there]).max(initial=0.0))
 
 

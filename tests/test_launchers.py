@@ -2,17 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from peftbench.sweep.jobs import Stopped
 from peftbench.sweep.ledger import Ledger, Outcome
-from peftbench.sweep.workers import Workers, threads_of_a_job
+from peftbench.sweep.workers import Workers, _one_at_a_time, threads_of_a_job
 
 GRID = ["method=lora,sora", "seed=0,1"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -77,6 +79,54 @@ def test_submitit_leaves_the_same_records(alone, tmp_path):
 def test_a_ray_cluster_leaves_the_same_records(alone, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_ray_launcher")
     check(RAY, alone, tmp_path)
+
+
+@pytest.mark.long
+def test_a_worker_that_is_killed_costs_no_run(alone, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words, expected = alone
+    outputs = tmp_path / "many"
+    command = [sys.executable, "-m", "peftbench", "-m", *JOBLIB, *GRID, *words, f"outputs={outputs}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sweep:
+        until = time.monotonic() + 120
+        while not (begun := list(outputs.glob(".hydra/outcomes/*/.[0-9]*"))) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert begun
+        os.kill(workers_of(sweep.pid)[0], signal.SIGKILL)
+        out, err = sweep.communicate(timeout=240)
+    assert sweep.returncode == 0, err[-3000:]
+    assert "runs came back without a word" in err.replace("\n", " ")
+    assert "4 of 4 done" in out.splitlines()[-1]
+    assert results(outputs) == expected
+
+
+def workers_of(parent):
+    """Processes of joblib's pool that `parent` has started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line, status = (process / "cmdline").read_bytes(), (process / "stat").read_text()
+        except OSError:
+            continue
+        if b"popen_loky" in line and int(status.rpartition(")")[2].split()[1]) == parent:
+            found.append(int(process.name))
+    return found
+
+
+def test_a_run_that_was_taken_for_lost_is_waited_for(tmp_path):
+    order = []
+
+    def second():
+        with _one_at_a_time(tmp_path / ".0"):
+            order.append("second")
+
+    with _one_at_a_time(tmp_path / ".0"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(0.2)
+        order.append("first")
+    waiting.join(20)
+    assert order == ["first", "second"]
 
 
 @pytest.mark.long

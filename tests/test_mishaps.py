@@ -58,6 +58,8 @@ def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(most, ti
     assert "\n" not in message
     assert "Traceback" not in capfd.readouterr().err
     left = files(tmp_path / "outputs")
+    for record in tmp_path.glob("outputs/**/record.json"):
+        assert json.loads(record.read_text())["status"] == "interrupted"  # So that a sweep goes on with it too.
     assert not [path for path in left if path.parent.name != "checkpoint.partial" and path.name.endswith(".partial")]
     for path in left:
         if path.suffix == ".json" and path.parent.name != "checkpoint.partial":
@@ -246,6 +248,15 @@ def test_a_rank_without_a_world_is_no_launchers(tiny_run, monkeypatch, capsys):
     assert "record: " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_logits_that_are_not_finite_have_no_score(method, tiny_run, tmp_path):
+    """The only step is finite, and what it leaves is not: nothing looks at a loss after it."""
+    with pytest.raises(RunError, match=r"diverged: in an evaluation the logits of \d+ of 64 rows are not finite"):
+        run(tiny_run, f"method={method}", "trainer.max_steps=1", "optimizer.lr=1e38", "optimizer.warmup_ratio=0")
+    (record,) = tmp_path.glob("outputs/**/record.json")
+    assert json.loads(record.read_text())["status"] == "diverged"
+
+
 def test_pruning_that_changes_a_number_is_an_error_and_rounding_is_none():
     before = np.array([[0.5, -np.inf], [1.0, 2.0]])
     assert check_pruning(before, before + 5e-4, halved=False) == pytest.approx(5e-4)
@@ -254,6 +265,8 @@ def test_pruning_that_changes_a_number_is_an_error_and_rounding_is_none():
         check_pruning(before, before + 5e-2, halved=False)
     with pytest.raises(RunError, match="nan"):
         check_pruning(before, before * np.nan, halved=True)
+    with pytest.raises(RunError, match="nan"):
+        check_pruning(before * np.nan, before * np.nan, halved=True)
 
 
 def test_the_untrained_score_is_measured_once(tiny_run, tmp_path):

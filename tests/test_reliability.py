@@ -18,6 +18,7 @@ from contracts.test_methods import METHODS
 from test_experiment import FAST, STAGED, run, same_result, tensors, without_dropout
 
 from peftbench import experiment
+from peftbench.environment import prepare_process
 from peftbench.errors import RunError
 from peftbench.scoring import at_chance
 from peftbench.training import checkpoint
@@ -43,7 +44,7 @@ def die(by=signal.SIGKILL) -> None:
     os.kill(os.getpid(), by)
 
 
-def at_step(number, by=signal.SIGKILL):
+def at_step(number, *by):
     """Kill in the middle of the process's so-and-so-many-th step: gradients are there, weights have not moved."""
 
     def arm():
@@ -52,7 +53,8 @@ def at_step(number, by=signal.SIGKILL):
         def count(self, batch, lengths):
             seen.append(1)
             if len(seen) == number:
-                die(by)
+                for each in by or [signal.SIGKILL]:
+                    die(each)
             return original(self, batch, lengths)
 
         Loop._count = count
@@ -262,8 +264,9 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(number, tiny_run
     assert len([line for line in lines if line["kind"] == "evaluation"]) == 3
 
 
-def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(tiny_run, tmp_path):
-    """submitit's handler of SIGUSR2 queues the job again and leaves by SystemExit."""
+@pytest.mark.parametrize("order", [("USR2",), ("TERM", "USR2"), ("USR2", "TERM")])
+def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(order, tiny_run, tmp_path):
+    """submitit's handler of SIGUSR2 queues the job again and leaves by SystemExit; its one of SIGTERM does nothing."""
     words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
     whole = run(tiny_run, *words, f"outputs={tmp_path / 'whole'}")
 
@@ -273,7 +276,9 @@ def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(tiny_
             raise SystemExit(5)
 
         signal.signal(signal.SIGUSR2, requeue)
-        at_step(5, signal.SIGUSR2)()
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        prepare_process()
+        at_step(5, *(signal.Signals[f"SIG{name}"] for name in order))()
         try:
             run(tiny_run, *words)
         except SystemExit as leaving:

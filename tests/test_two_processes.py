@@ -106,3 +106,17 @@ def test_a_sweep_of_launched_runs_is_refused(tiny_run, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.exit_status(["-m", "seed=0,1", *tiny_run]) == 2
     assert "launch its runs one by one" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_command_under_a_launcher_writes_and_speaks_once(launcher, tiny_run, tmp_path):
+    command = [sys.executable, *LAUNCHERS[launcher], "2", "-m", "peftbench", "method=sora", *tiny_run]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len([line for line in done.stdout.splitlines() if line.startswith("record: ")]) == 1
+    assert done.stdout.count("sora · ") == 1
+    (file,) = tmp_path.glob("outputs/**/record.json")
+    record = json.loads(file.read_text())
+    assert (record["status"], record["environment"]["processes"]) == ("completed", 2)
+    assert {path.name for path in tmp_path.glob("outputs/*/*/*")} == {file.parent.name}

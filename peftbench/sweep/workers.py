@@ -15,8 +15,8 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -53,28 +53,41 @@ class WorkersJob:
     pins: bool = False
 
     def __call__(self, node: Any) -> float:
-        """Carry the run out; its objective, or NaN. Nothing is run once the sweep is to stop."""
+        """Carry the run out; its objective, or NaN. Nothing is run once the sweep is over or is to stop."""
         from hydra.core.hydra_config import HydraConfig
 
         from peftbench.compose import from_hydra
 
         own, folder = HydraConfig.get(), Path(self.folder)
-        if (folder / _STOP).exists():
+        if not folder.is_dir() or (folder / _STOP).exists():
             return math.nan
         os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))
         prepare_process()
         if self.pins:
             _pin(folder)
         jobs, value, stop = _jobs(), math.nan, False
-        try:
-            value = jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
-        except Stopped:
-            stop = True
-        outcome = asdict(jobs.ledger.outcomes[-1])
-        write_text(folder / f"{own.job.num}.json", json.dumps(outcome) + "\n")
+        with _one_at_a_time(folder / f".{own.job.num}"):
+            try:
+                value = jobs.carry_out(from_hydra(node, own), list(own.overrides.task))
+            except Stopped:
+                stop = True
+            outcome = asdict(jobs.ledger.outcomes[-1])
+            if folder.is_dir():
+                write_text(folder / f"{own.job.num}.json", json.dumps(outcome) + "\n")
         if stop:
             write_text(folder / _STOP, "")
         return value
+
+
+@contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait for a worker that is at this run already: one that was taken for lost and was not, whose record then serves.
+
+    A launcher may come back when one job has died and leave the others running or queued (submitit's).
+    """
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache  # Which holds the lock for as long as the process lives.
@@ -141,6 +154,7 @@ class Workers:
         """
         missing = {initial_job_idx + i: list(words) for i, words in enumerate(job_overrides)}
         numbers = list(missing)
+        self._folder.mkdir(parents=True, exist_ok=True)  # Without it a job that starts late knows that all is over.
         with ExitStack() as stack:
             stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             for attempt in range(ATTEMPTS):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from peftbench.durable import sync
-from peftbench.errors import first_line
+from peftbench.errors import RunError, first_line
 
 VERSION = 2
 """Of the layout; a checkpoint of another version is not read."""
@@ -54,7 +54,11 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda _: None) 
 
     Args:
         folder: of the checkpoint.
-        warn: is told of one that is broken or of another version; it is removed and the one before it taken.
+        warn: is told of one that is broken, which is removed, or of another version, which is set aside, and the one
+            before it taken.
+
+    Raises:
+        RunError: one cannot be read for another reason; it stays where it is.
     """
     old = folder.with_suffix(".old")
     for candidate in (folder, old):
@@ -62,18 +66,31 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda _: None) 
             try:
                 return _load(candidate)
             except Exception as error:  # Whatever a damaged file makes its readers raise.
+                if isinstance(error, (OSError, MemoryError)) and not isinstance(error, FileNotFoundError):
+                    raise RunError(
+                        f"checkpoint {candidate} cannot be read ({first_line(error)}); it was left as it is, and once"
+                        " it can be read the same command goes on"
+                    ) from error
                 next_one = "going back to the one before it" if candidate != old and old.is_dir() else "starting anew"
                 warn(f"checkpoint {candidate.name} is not used ({first_line(error)}); {next_one}")
                 # Else the next save would take it for the good one, and let go of that.
-                shutil.rmtree(candidate, ignore_errors=True)
+                if isinstance(error, _OtherVersion):
+                    shutil.rmtree(aside := candidate.with_name(f"{candidate.name}.unused"), ignore_errors=True)
+                    os.rename(candidate, aside)
+                else:
+                    shutil.rmtree(candidate, ignore_errors=True)
     return None
+
+
+class _OtherVersion(ValueError):
+    pass
 
 
 def _load(folder: Path) -> Any:
     head, layout = (folder / _LAYOUT).read_text(encoding="utf-8").splitlines()
     found = json.loads(head)
     if found["version"] != VERSION:
-        raise ValueError(f"version {found['version']}, this program reads {VERSION}")
+        raise _OtherVersion(f"version {found['version']}, this program reads {VERSION}; kept as {folder.name}.unused")
     sums = {"tensors": _sum(folder / _TENSORS), "state": hashlib.sha256(layout.encode()).hexdigest()}
     if sums != found["sha256"]:
         raise ValueError("its checksum is not that of its content")
@@ -86,8 +103,8 @@ def _sum(file: Path) -> str:
 
 
 def delete_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint and what an interrupted write may have left beside it."""
-    for path in (folder, folder.with_suffix(".old"), folder.with_suffix(".partial")):
+    """Remove a checkpoint and what lies beside it: the one before it, a half-written one, those of other versions."""
+    for path in (folder, *folder.parent.glob(f"{folder.name}.*")):
         shutil.rmtree(path, ignore_errors=True)
 
 

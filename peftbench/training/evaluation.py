@@ -9,7 +9,7 @@ from torch import nn
 
 from peftbench.training.batching import Rows, evaluation_plan
 from peftbench.training.devices import Devices
-from peftbench.training.guard import fitting
+from peftbench.training.guard import NotFinite, fitting
 
 
 @torch.no_grad()
@@ -19,7 +19,12 @@ def logits_of(
     batch_size: int,
     accelerator: Accelerator,
 ) -> np.ndarray:
-    """Logits of every row in the split's own order, shape (N, classes), float32. Leaves the model's mode as it was."""
+    """Logits of every row in the split's own order, shape (N, classes), float32. Leaves the model's mode as it was.
+
+    Raises:
+        NotFinite: some are NaN or infinite.
+        OutOfMemory: a forward pass did not fit.
+    """
     was_training = model.training
     model.eval()
     lengths = rows.lengths
@@ -35,6 +40,8 @@ def logits_of(
     ordered = np.concatenate(devices.together(own))
     logits = np.empty_like(ordered)
     logits[np.concatenate(plan)] = ordered
+    if bad := int((~np.isfinite(logits)).any(1).sum()):
+        raise NotFinite(bad, len(logits))
     return logits
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from peftbench.errors import RunError
@@ -25,6 +27,16 @@ class Diverged(RunError):
             f"diverged at step {step}: {what} is not finite; lower optimizer.lr, or set trainer.max_grad_norm"
         )
         self.step, self.last = step, last
+
+
+class NotFinite(RunError):
+    """An evaluation's logits are not finite, of some rows: its scores would say nothing."""
+
+    def __init__(self, rows: int, of: int):
+        super().__init__(
+            f"diverged: in an evaluation the logits of {rows} of {of} rows are not finite; lower optimizer.lr, or set"
+            " trainer.max_grad_norm"
+        )
 
 
 class OutOfMemory(RunError):
@@ -85,9 +97,17 @@ def failure(error: BaseException) -> dict[str, Any]:
 
 def status_of(error: BaseException) -> Status:
     """The record's word for what ended a run."""
-    if isinstance(error, Diverged):
+    if isinstance(error, (Diverged, NotFinite)):
         return "diverged"
     if isinstance(error, OutOfMemory) or is_out_of_memory(error):
         return "out_of_memory"
-    # A cluster's handlers end a process by SystemExit.
-    return "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed"
+    # A cluster's handlers end a process by SystemExit; once a disk has room, the same command goes on, a sweep's too.
+    passing = isinstance(error, (KeyboardInterrupt, SystemExit)) or is_of_the_disk(error)
+    return "interrupted" if passing else "failed"
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether the outputs folder took no more; safetensors tells of it in words of its own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    return isinstance(error, SafetensorError) and "I/O error" in str(error)

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from peftbench.processes import cluster_signals
+
 
 class Interruption:
     """While open, the first signal only asks the loop to end; a second one interrupts at once.
@@ -26,12 +28,13 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers.
-            for number in (signal.SIGINT, signal.SIGTERM):
+            # A cluster sends SIGTERM with its own signal, and its handler of the former lets that be.
+            own = (signal.SIGINT,) if cluster_signals() else (signal.SIGINT, signal.SIGTERM)
+            for number in own:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # As a shell does for what it puts in background.
                     self._before[number] = signal.signal(number, self._on_signal)
-            for number in (signal.SIGUSR1, signal.SIGUSR2):
-                if callable(signal.getsignal(number)):  # submitit's: the time is nearly up, or the node is wanted.
-                    self._before[number] = signal.signal(number, self._on_signal)
+            for number in cluster_signals():
+                self._before[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out, and whatever happens to the newest the one before it is there."""
 
+import errno
 import json
 import random
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from peftbench.errors import RunError
+from peftbench.training import checkpoint
 from peftbench.training.checkpoint import (
     delete_checkpoint,
     load_checkpoint,
@@ -84,6 +87,30 @@ def test_a_broken_one_is_told_and_the_one_before_it_is_used(tmp_path, damage):
     assert load_checkpoint(folder) is None
     save_checkpoint(folder, {"value": 3, "tensor": torch.full((64,), 3.0)})
     assert value_of(folder) == 3
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), MemoryError()])
+def test_one_that_cannot_be_read_now_is_left_as_it_is(tmp_path, error, monkeypatch):
+    folder = saved(tmp_path, 1, 2)
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "load_file", fails)
+        with pytest.raises(RunError, match=r"cannot be read \(.*\); it was left as it is"):
+            load_checkpoint(folder)
+    assert value_of(folder) == 2
+    assert value_of(folder.with_suffix(".old")) == 1
+
+
+def test_one_of_another_version_is_set_aside_and_goes_with_the_others(tmp_path):
+    folder = saved(tmp_path, 1, 2)
+    (folder / "state.json").write_text('{"version": 99, "sha256": {}}\n{}\n')
+    assert value_of(folder) == 1
+    assert (tmp_path / "checkpoint.unused" / "state.safetensors").is_file()
+    delete_checkpoint(folder)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("renames", [0, 1])
