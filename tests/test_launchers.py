@@ -25,7 +25,7 @@ RAY = [
 ]  # fmt: skip
 
 
-def swept(words, timeout=240):
+def swept(words, timeout=600):
     """The sweep as a user runs it: exit status, standard output, standard error."""
     command = [sys.executable, "-m", "peftbench", "-m", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
