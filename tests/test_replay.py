@@ -7,7 +7,7 @@ from test_experiment import run
 
 from peftbench import cli
 from peftbench.durable import write_text
-from peftbench.replay import Number, judged
+from peftbench.replay import Number, judged, numbers
 
 
 @pytest.fixture
@@ -114,3 +114,15 @@ def test_half_a_record_is_one_line(verb, runs, tiny_run, capsys):
 )
 def test_the_verdict(pairs, verdict):
     assert judged([Number(*pair) for pair in pairs]) == verdict
+
+
+def test_scores_of_stages_and_of_the_untrained_model_are_compared():
+    def record(value):
+        scores = {"validation": {"f1": value}}
+        return {
+            "metrics": {}, "untrained": scores, "stages": [{"metrics": scores}], "selection": {"step": 1},
+            "parameters": {"trained": 1, "effective": 1},
+        }  # fmt: skip
+
+    found = [number for number in numbers(record(0.5), record(0.75)) if number.recorded != number.replayed]
+    assert [number.what for number in found] == ["untrained validation f1", "stage 1 validation f1"]

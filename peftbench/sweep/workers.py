@@ -72,10 +72,10 @@ class WorkersJob:
             except Stopped:
                 stop = True
             outcome = asdict(jobs.ledger.outcomes[-1])
-            if folder.is_dir():
+            if folder.is_dir():  # Else the sweep has ended meanwhile, and the record is all that is left to tell.
                 write_text(folder / f"{own.job.num}.json", json.dumps(outcome) + "\n")
-        if stop:
-            write_text(folder / _STOP, "")
+                if stop:
+                    write_text(folder / _STOP, "")
         return value
 
 

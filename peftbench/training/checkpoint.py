@@ -75,7 +75,8 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda _: None) 
                 warn(f"checkpoint {candidate.name} is not used ({first_line(error)}); {next_one}")
                 # Else the next save would take it for the good one, and let go of that.
                 if isinstance(error, _OtherVersion):
-                    shutil.rmtree(aside := candidate.with_name(f"{candidate.name}.unused"), ignore_errors=True)
+                    aside = candidate.with_name(f"{candidate.name}.unused")
+                    shutil.rmtree(aside, ignore_errors=True)
                     os.rename(candidate, aside)
                 else:
                     shutil.rmtree(candidate, ignore_errors=True)
@@ -83,7 +84,7 @@ def load_checkpoint(folder: Path, warn: Callable[[str], None] = lambda _: None) 
 
 
 class _OtherVersion(ValueError):
-    pass
+    """A checkpoint whose layout another version of this program wrote."""
 
 
 def _load(folder: Path) -> Any:

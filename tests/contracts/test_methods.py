@@ -121,7 +121,7 @@ def train(model, attachment, steps=TOTAL, strength=14.0, lr=0.05):
 
 each = pytest.mark.parametrize("name", METHODS)
 ALIKE = ("roberta", "distilbert", "electra", "mpnet")
-"""Families whose blocks are built as BERT's, under other names: in the long tests, and of LoRA."""
+"""Families whose blocks are BERT's under other names: the short tests try them with LoRA alone."""
 each_pair = pytest.mark.parametrize(
     ("name", "family"),
     [pytest.param(*p, marks=pytest.mark.long if p[1] in ALIKE and p[0] != "lora" else ()) for p in PAIRS],
