@@ -59,9 +59,7 @@ def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(most, ti
     assert "Traceback" not in capfd.readouterr().err
     left = files(tmp_path / "outputs")
     records = [json.loads(file.read_text())["status"] for file in tmp_path.glob("outputs/**/record.json")]
-    assert records == (
-        ["interrupted"] if most == 40_000 else []
-    )  # So that a sweep goes on too.
+    assert records == (["interrupted"] if most == 40_000 else [])  # So that a sweep goes on too.
     assert not [path for path in left if path.parent.name != "checkpoint.partial" and path.name.endswith(".partial")]
     for path in left:
         if path.suffix == ".json" and path.parent.name != "checkpoint.partial":
