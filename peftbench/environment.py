@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.hub import settle_offline
-from peftbench.processes import cluster_signals, processes
+from peftbench.processes import cluster_keeps_sigterm, processes
 
 PACKAGES = (
     "peftbench", "torch", "transformers", "datasets", "evaluate", "accelerate", "hydra-core", "omegaconf",
@@ -24,7 +24,7 @@ def prepare_process() -> None:
     """What a process that trains settles before it imports torch: offline or not, determinism, how a signal ends it."""
     settle_offline()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # Determinism on CUDA wants it before cuBLAS starts.
-    if threading.current_thread() is threading.main_thread() and not cluster_signals():
+    if threading.current_thread() is threading.main_thread() and not cluster_keeps_sigterm():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends like an interrupt: with a record.
 
 

@@ -24,3 +24,9 @@ def is_main() -> bool:
 def cluster_signals() -> list[signal.Signals]:
     """Those that a cluster's launcher has handlers for: the time is nearly up, or the node is wanted (submitit's)."""
     return [number for number in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(number))]
+
+
+def cluster_keeps_sigterm() -> bool:
+    """Whether its launcher handles SIGTERM too, which a cluster sends along with its own signal."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return bool(cluster_signals()) and callable(handler) and handler is not signal.default_int_handler

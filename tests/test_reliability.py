@@ -290,6 +290,18 @@ def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(order
     same_result(whole, run(tiny_run, *words))
 
 
+def test_sigterm_is_ours_where_a_launcher_handles_its_own_signal_alone(tiny_run, tmp_path):
+    words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
+
+    def arm():
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
+        prepare_process()
+        at_step(5, signal.SIGTERM)()
+
+    file = interrupted(tiny_run, words, tmp_path, arm)
+    assert load_checkpoint(file.parent / "checkpoint")["loop"]["step"] == 5
+
+
 def interrupted(tiny_run, words, tmp_path, arm) -> Path:
     """The record of a run that was interrupted in a process of its own, as `arm` has it."""
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from peftbench.processes import cluster_signals
+from peftbench.processes import cluster_keeps_sigterm, cluster_signals
 
 
 class Interruption:
@@ -29,7 +29,7 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers.
             # A cluster sends SIGTERM with its own signal, and its handler of the former lets that be.
-            own = (signal.SIGINT,) if cluster_signals() else (signal.SIGINT, signal.SIGTERM)
+            own = (signal.SIGINT,) if cluster_keeps_sigterm() else (signal.SIGINT, signal.SIGTERM)
             for number in own:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # As a shell does for what it puts in background.
                     self._before[number] = signal.signal(number, self._on_signal)
