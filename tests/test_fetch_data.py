@@ -12,6 +12,7 @@ from tasks.test_generation import entry
 from peftbench import cli
 from peftbench.config import DataConfig
 from peftbench.errors import HubUnreachableError
+from peftbench.fetch.data import data_lines
 from peftbench.tasks import sources
 from peftbench.tasks.registry import TASKS
 from peftbench.tasks.sample import sample_split
@@ -100,6 +101,20 @@ def test_a_mixture_is_its_tasks(hub, tmp_path, capsys):
 
 def columns_of(entries):
     return {name: [row[name] for row in entries] for name in entries[0]}
+
+
+def test_the_mixture_is_here_once_each_of_its_training_sets_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PEFTBENCH_DATA", str(tmp_path))
+
+    def here():
+        return data_lines()[-1].partition(": ")[2].split(", ")
+
+    members = ["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"]
+    for name in members:
+        assert "superglue_mixture" not in here()
+        (tmp_path / "super_glue" / name).mkdir(parents=True)
+        (tmp_path / "super_glue" / name / "train.parquet").touch()
+    assert "superglue_mixture" in here()
 
 
 def test_a_release_has_a_folder_of_its_own(hub, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Sweeps through Hydra's launchers: local processes, submitit's local executor, a local Ray cluster."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from peftbench.sweep.jobs import Stopped
 from peftbench.sweep.ledger import Ledger, Outcome
-from peftbench.sweep.workers import Workers, _one_at_a_time, threads_of_a_job
+from peftbench.sweep.workers import Workers, WorkersJob, _one_at_a_time, threads_of_a_job
 
 GRID = ["method=lora,sora", "seed=0,1"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
@@ -127,6 +130,18 @@ def test_a_run_that_was_taken_for_lost_is_waited_for(tmp_path):
         order.append("first")
     waiting.join(20)
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("ended", ["over", "stopped"])
+def test_a_job_that_comes_from_the_queue_after_its_sweep_runs_nothing(ended, tmp_path, monkeypatch):
+    """Its configuration is empty: a job that looked for its run would fail by that."""
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": {"job": {"num": 0}}}))
+    folder = tmp_path / "outcomes"
+    if ended == "stopped":
+        folder.mkdir()
+        (folder / "stop").touch()
+    assert math.isnan(WorkersJob(str(folder), 1)(OmegaConf.create()))
+    assert [file.name for file in folder.glob("*")] == (["stop"] if ended == "stopped" else [])
 
 
 @pytest.mark.long
