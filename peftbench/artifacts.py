@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.assembly import TokenisedSplits
+from peftbench.backbones.origin import MERGED_BY
 from peftbench.backbones.projections import fuse
 from peftbench.doors import Attachment
 from peftbench.durable import write_text
@@ -45,11 +46,19 @@ def _apart(folder: Path, name: str, kind: str) -> Path:
     return folder / (name if kind == "benchmark" else f"{name}-{kind}")
 
 
-def write_merged(folder: Path, model: Any, form: Form) -> None:
-    """A transformers model, `merged/`, of one whose method has folded itself in; `docs/tasks.md` loads it."""
+def write_merged(folder: Path, model: Any, form: Form, described: str) -> None:
+    """A transformers model, `merged/`, of one whose method has folded itself in; `docs/tasks.md` loads it.
+
+    Args:
+        folder: the run's.
+        model: the model.
+        form: has its tokenizer, and the task's labels.
+        described: what the model is, for records of runs that start from it.
+    """
     fuse(model)
     # Two unnamed classes are not written down, and BART would be read back with its default three.
     if form.head != "language" and (names := dict(enumerate(form.spec.labels))):
         model.config.update({"id2label": names, "label2id": {v: k for k, v in names.items()}})
     model.save_pretrained(folder / "merged")
     form.tokenizer.save_pretrained(folder / "merged")
+    write_text(folder / "merged" / MERGED_BY, json.dumps({"described": described}) + "\n")

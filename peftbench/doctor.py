@@ -63,7 +63,7 @@ def _data_folder() -> str:
 
 def _model() -> tuple[bool, str]:
     """Whether the default model's files are here, and a line that says so."""
-    from peftbench.backbones.loading import locate, origin
+    from peftbench.backbones.origin import locate, origin
     from peftbench.compose import compose_run
     from peftbench.errors import ConfigurationError
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,26 +25,29 @@ from peftbench.assembly import (
     stream_seed,
 )
 from peftbench.backbones.anatomy import is_decoder
-from peftbench.backbones.loading import load_backbone, origin
+from peftbench.backbones.loading import load_backbone
+from peftbench.backbones.origin import origin
 from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.config import RunConfig
 from peftbench.console import warned
 from peftbench.environment import multiplies_bf16
-from peftbench.errors import PeftbenchError, RunError, first_line
+from peftbench.errors import ConfigurationError, PeftbenchError, RunError, first_line
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
 from peftbench.kept import Kept
 from peftbench.placing import run_folder
 from peftbench.processes import is_main
-from peftbench.record import RunFolder
-from peftbench.run import Run
+from peftbench.record import RunFolder, utc_now
+from peftbench.run import Run, opening
 from peftbench.stages import plan_stages
 from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured
 from peftbench.training.devices import Devices
-from peftbench.training.guard import is_of_the_disk, is_out_of_memory
+from peftbench.training.guard import failure, is_of_the_disk, is_out_of_memory
 from peftbench.training.meter import Meter, reset_peak_memory
+
+log = logging.getLogger("peftbench")
 
 
 def run_experiment(
@@ -71,10 +76,11 @@ def run_experiment(
             return done | {"reused": True}, folder.path
         try:
             run = _assemble(config, spec, form, data, folder, accelerator, kept)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise RunError(f"out of memory while the backbone is loaded ({first_line(error)})") from error
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            weights = kept.get("origin", repr(config.model), lambda: origin(config.model))
+            raise _recorded(error, folder, opening(config, folder, weights, form.name, data)) from error
         run.brief = brief
         with folder.claimed(), folder.logged():
             done = run.devices.agreed(folder.finished())  # Another process may have finished it meanwhile.
@@ -99,6 +105,19 @@ def _writing(config: RunConfig) -> Iterator[RunConfig]:
     else:
         with tempfile.TemporaryDirectory() as outputs:
             yield dataclasses.replace(config, outputs=Path(outputs))
+
+
+def _recorded(error: Exception, folder: RunFolder, record: dict[str, Any]) -> RunError:
+    """What to raise of an error before training, once it has left a record."""
+    what = "out of memory" if is_out_of_memory(error) else type(error).__name__
+    told = RunError(
+        f"{what} while the backbone is loaded ({first_line(error)}; traceback in {folder.path / 'run.log'})"
+    )
+    told.folder = folder.path
+    with folder.claimed(), folder.logged():
+        log.error("%s", "".join(traceback.format_exception(error)))
+        folder.write_record(record | failure(error) | {"ended": utc_now()})
+    return told
 
 
 def _carried_out(run: Run, began: float) -> tuple[dict[str, Any], Path]:

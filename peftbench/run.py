@@ -54,6 +54,34 @@ from peftbench.training.snapshot import fingerprints, restore, snapshot, unmoved
 log = logging.getLogger("peftbench")
 
 
+def opening(config: RunConfig, folder: RunFolder, weights: dict[str, Any], form: str, data: TaskData) -> dict[str, Any]:
+    """What a record says before anything is loaded: what the run is of, and where.
+
+    Args:
+        config: the run's.
+        folder: its own.
+        weights: what `origin` says of the backbone.
+        form: name of the form.
+        data: its rows.
+    """
+    return {
+        "schema": SCHEMA,
+        "status": "failed",
+        "run_id": folder.path.name,
+        "config": config.resolved(),
+        "task": config.task.name,
+        "method": config.method_name,
+        "model": {"name": config.model.name, **weights},
+        "seed": config.seed,
+        "form": form,
+        "data": data.provenance,
+        "environment": environment(),
+        "parameters": {},
+        "timing": {},
+        "error": None,
+    }
+
+
 @dataclass
 class Run:
     """A run with everything loaded; `carry_out` is the rest of the story."""
@@ -110,25 +138,17 @@ class Run:
         return self.record
 
     def _opening(self) -> dict[str, Any]:
-        config = self.config
-        return {
-            "schema": SCHEMA,
-            "status": "failed",
-            "run_id": self.folder.path.name,
-            "config": config.resolved(),
-            "task": config.task.name,
-            "method": config.method_name,
-            "model": {"name": config.model.name, **self.origin},
-            "seed": config.seed,
-            "form": self.rows.form.name,
-            "data": self.data.provenance,
-            "environment": environment(),
+        return opening(self.config, self.folder, self.origin, self.rows.form.name, self.data) | {
             "parameters": dataclasses.asdict(counts(self.attachment, self.groups)),
             "steps": {plan.name: plan.total_steps for plan in self.plans},
             "stages": self.stages,
             "timing": {"setup_s": None},
-            "error": None,
         }
+
+    def _described(self) -> str:
+        """What the merged model is: `full on lm, 10,000 steps, run 0123456789ab`."""
+        steps = sum(plan.total_steps for plan in self.plans)
+        return f"{self.config.method_name} on {self.config.task.name}, {steps:,} steps, run {self.folder.path.name}"
 
     def _score_untrained(self) -> None:
         """The attached model before its first step, where that is asked for; known from the first start afterwards."""
@@ -251,7 +271,7 @@ class Run:
             write_predictions(self.folder.path, self.data, predictions)
         if self.config.trainer.merge:  # Last of all: nothing is left of the method's modules afterwards.
             self.attachment.merge()
-            write_merged(self.folder.path, self.model, self.rows.form)
+            write_merged(self.folder.path, self.model, self.rows.form, self._described())
         self.record |= found | {
             "selection": {
                 "rule": self.plans[-1].selection, "split": split, "metric": metric,

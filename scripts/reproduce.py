@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("experiment", nargs="?", help="a name of conf/experiment; none: list them")
     parser.add_argument("overrides", nargs="*", help="of the sweep, e.g. data=folder data.root=<folder> seed=0")
     parser.add_argument("--to", help="folder of the report (docs/results/<experiment>)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if arguments.experiment is None:
         return subprocess.call([*PEFTBENCH, "list", "experiments"])
     sweep, report = commands(arguments.experiment, arguments.overrides, arguments.to)

@@ -15,7 +15,8 @@ import torch
 from tiny_gguf import TEMPLATE, WHEEL, write_gguf, write_wheel
 
 from peftbench import cache, cli
-from peftbench.backbones.loading import load_backbone, locate, model_type, origin
+from peftbench.backbones.loading import load_backbone, model_type
+from peftbench.backbones.origin import locate, origin
 from peftbench.compose import compose_run
 from peftbench.config import run_id
 from peftbench.errors import ConfigurationError

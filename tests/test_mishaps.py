@@ -20,8 +20,9 @@ from test_reliability import at_step, in_child
 
 from peftbench import cli, experiment
 from peftbench.errors import BusyError, ConfigurationError, PeftbenchError, RunError
-from peftbench.record import RunFolder
+from peftbench.record import RunFolder, read_record
 from peftbench.report.records import find
+from peftbench.report.shape import wrong_in
 from peftbench.scoring import check_pruning
 
 SORA = ["method=sora", *FAST["sora"], "trainer.epochs=2", "trainer.checkpoint_every=2"]
@@ -229,8 +230,12 @@ def test_a_backbone_that_does_not_fit_is_one_line(error, tiny_run, monkeypatch):
         raise error
 
     monkeypatch.setattr("peftbench.experiment.load_backbone", refuse)
-    with pytest.raises(RunError, match=r"out of memory while the backbone is loaded \((MemoryError|Default)"):
+    with pytest.raises(RunError, match=r"out of memory while the backbone is loaded \((MemoryError|Default)") as raised:
         run(tiny_run, "method=lora")
+    record = read_record(raised.value.folder / "record.json")
+    assert record["status"] == "out_of_memory"
+    assert wrong_in(record) is None
+    assert "Traceback" in (raised.value.folder / "run.log").read_text()
 
 
 def test_a_world_that_accelerate_does_not_see_is_refused(tiny_run, monkeypatch):

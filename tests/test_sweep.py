@@ -169,6 +169,8 @@ def test_a_sweep_stops_at_the_first_failure_where_that_is_asked_for(sweep, tmp_p
     assert len(records(tmp_path)) == 1
     assert out[-1] == "0 of 3 done, 1 failed, 2 left"
     assert [run["status"] for run in manifest(tmp_path)["runs"]] == ["failed"]
+    status, out, _ = sweep("method=lora", "seed=0,1,2", "sweep.on_error=stop")
+    assert out[-1] == "0 of 3 done, 2 failed, 1 left"  # What failed before is told, and does not stop it again.
 
 
 def test_every_run_is_checked_before_the_first_one_starts(sweep, tmp_path):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from peftbench.backbones.loading import load_backbone, locate
+from peftbench.backbones.loading import load_backbone
+from peftbench.backbones.origin import locate
 from peftbench.bench.measure import Ratio
 from peftbench.bench.models import PEFT_SITES
 from peftbench.compose import compose_run

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.assembly import attach
-from peftbench.backbones.loading import load_backbone, locate, quiet_transformers
+from peftbench.backbones.loading import load_backbone, quiet_transformers
 from peftbench.backbones.noise import cheapen_dropout
+from peftbench.backbones.origin import locate
 from peftbench.compose import compose_run
 from peftbench.config import RunConfig
 from peftbench.doors import Attachment

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from peftbench.backbones.loading import locate
+from peftbench.backbones.origin import locate
 from peftbench.bench.measure import Ratio
 from peftbench.bench.models import configured
 from peftbench.bench.sweeps import last_line, sweep

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from peftbench.report.cells import Grid
+from peftbench.report.labels import natural, task_name
 from peftbench.report.records import Run, not_the_benchmark
 from peftbench.report.verdicts import Verdict
 
@@ -29,6 +30,7 @@ def caption(grid: Grid) -> tuple[str, ...]:
             None,
             (
                 _told("Split protocol", (run.protocol for run in runs)),
+                _told("Trained for", sorted({_length(run) for run in runs}, key=natural)),
                 _told("Checkpoint", (_selection(run) for run in completed)),
                 _told("Scores of split", _splits(grid)),
                 _told("Seeds", sorted({run.seed for run in runs})),
@@ -52,7 +54,15 @@ def secondary_note(verdicts: Sequence[Verdict]) -> str:
 
 def _selection(run: Run) -> str:
     chosen = run.record["selection"]
-    return f"{chosen['rule']} by {chosen['metric']} on {chosen['split']}"
+    if chosen["rule"] == "last":
+        return "last"
+    return f"{chosen['rule']} by {chosen['metric']} on {chosen['split']} ({task_name(run.task)})"
+
+
+def _length(run: Run) -> str:
+    steps, epochs = run.settings.get("trainer.max_steps"), run.settings.get("trainer.epochs")
+    count, unit = (epochs, "epoch") if steps is None else (steps, "step")
+    return f"{count:,} {unit}{'s' * (count != 1)}" if isinstance(count, int) else f"{count} {unit}s"
 
 
 def _splits(grid: Grid) -> Iterable[str]:

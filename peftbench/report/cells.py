@@ -193,10 +193,8 @@ def _split_within(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -
 
 
 def _weights(run: Run) -> str:
-    """What names the weights of a backbone: of a folder their digest, of a hub id its revision."""
-    model = run.record["model"]
-    digest = model.get("weights_sha256")
-    return f"weights {digest[:8] if digest else model.get('revision') or model['source']}"
+    """`weights 0123abcd`, and what they are where the record says."""
+    return ": ".join(filter(None, (f"weights {run.weights}", run.record["model"].get("described"))))
 
 
 def _split(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -> list[tuple[str, list[Run]]]:
@@ -227,7 +225,7 @@ def _cell(
     notes += [f"{where}: {flag} ({count} of {runs_of(len(counted))})." for flag, count in flags.items()]
     if states := _several(counted, lambda run: run.commit):
         notes.append(f"{where}: runs of {states} states of the code in one mean.")
-    mixed = _several(counted, _rows_of) > 0
+    mixed = _several(counted, lambda run: run.rows) > 0
     if mixed:
         notes.append(f"{where}: not averaged, for its runs have different rows of data.")
     trials = max((n for run in counted if (n := trials_of(run)) is not None), default=None)
@@ -236,13 +234,7 @@ def _cell(
 
 def ground(runs: Iterable[Run]) -> Hashable:
     """What runs must share to be compared: backbone and its weights, kind of data, and rows of it."""
-    return frozenset((run.model, _weights(run), run.kind, _rows_of(run)) for run in runs)
-
-
-def _rows_of(run: Run) -> Hashable:
-    """Fingerprints of the splits that train, select or are scored; those of a submission have no labels."""
-    splits = run.record["data"]["splits"].items()
-    return tuple(sorted((name, split["fingerprint"]) for name, split in splits if not name.startswith("submission ")))
+    return frozenset((run.model, run.weights, run.kind, run.rows) for run in runs)
 
 
 def _several(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> int:

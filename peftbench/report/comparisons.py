@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from peftbench.errors import ConfigurationError
 from peftbench.report.cells import Grid, Line, ground
+from peftbench.report.labels import task_name
 from peftbench.report.statistics import MIN_SEEDS, Summary, Test, holm, paired_p
 from peftbench.strict import did_you_mean
 
@@ -81,7 +82,7 @@ def _named(grid: Grid, name: str | None) -> list[Line]:
 def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison | None:
     """None of lines that have runs of one task and nowhere common ground: other models, or other data."""
     differences: list[float] = []
-    shared: set[int] = set()
+    shared: dict[str, int] = {}
     tasks: dict[str, bool] = {}
     for column, a, b in zip(grid.columns, first.cells, second.cells, strict=True):
         if not a.runs or not b.runs or tasks.get(column.task):
@@ -90,12 +91,14 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
         if tasks[column.task] and a.summary and b.summary:
             scale = (-1.0 if column.lower_is_better else 1.0) * grid.layout.scale_of(column)[0]
             seeds = sorted(set(a.values) & set(b.values))
-            shared.update(seeds)
+            shared[column.task] = len(seeds)
             differences += [scale * (a.values[seed] - b.values[seed]) for seed in seeds]
     if tasks and not any(tasks.values()):
         return None
     summary = Summary(tuple(differences)) if differences else None
-    if len(shared) < MIN_SEEDS:
-        refused = f"too few seeds: n={len(shared)}, {MIN_SEEDS} needed"
+    fewest = min(shared, key=lambda task: shared[task], default="")
+    if shared.get(fewest, 0) < MIN_SEEDS:
+        where = f" on {task_name(fewest)}" if len(shared) > 1 else ""
+        refused = f"too few seeds: n={shared.get(fewest, 0)}{where}, {MIN_SEEDS} needed"
         return Comparison(first.label, second.label, summary, refused=refused)
     return Comparison(first.label, second.label, summary, paired_p(differences, test))

@@ -113,6 +113,7 @@ class Layout:
         table: the paper's name of it.
         model: the paper's backbone, by our name; null: each row names its own, or there is none here.
         protocol: the paper's splits, by our name where we have them.
+        max_steps: the paper's optimizer steps, where it counts those; null: it trains by epochs.
         average: `glue`: mean of the tasks, of two columns of one task their mean first; `mean`: of the columns.
         average_published: columns of `published.csv` that pick the published averages.
         source: columns of `published.csv` that hold for the whole table.
@@ -132,6 +133,7 @@ class Layout:
     table: str | None = None
     model: str | None = None
     protocol: str | None = None
+    max_steps: int | None = None
     average: Literal["glue", "mean", "none"] = "none"
     average_published: dict[str, Any] | None = None
     source: dict[str, Any] | None = None

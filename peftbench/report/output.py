@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from peftbench.durable import replaced, write_text
 from peftbench.errors import ConfigurationError
 from peftbench.report.contents import Contents
 from peftbench.report.records import Found
@@ -48,14 +49,19 @@ def write(
         ConfigurationError: the folder cannot be written, or a figure that was asked for cannot be drawn.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _write(contents, found, folder, formats, figures)
     except OSError as error:
-        raise ConfigurationError(f"to: cannot write to {folder} ({error.strerror})") from error
+        raise ConfigurationError(f"to: cannot write to {folder} ({error})") from error
+
+
+def _write(
+    contents: Contents, found: Found, folder: Path, formats: Sequence[str], figures: Sequence[str] | None
+) -> None:
     for name in formats:
         if name in WRITERS:
             ending, text_of = WRITERS[name]
             for stem, tables in (("table", contents.tables), ("comparisons", contents.comparisons)):
-                (folder / f"{stem}.{ending}").write_text(text_of(tables), encoding="utf-8")
+                write_text(folder / f"{stem}.{ending}", text_of(tables))
                 print(folder / f"{stem}.{ending}")
     _write_rows(contents, folder, formats)
     drawn = _draw(contents, figures, folder / "figures") if figures is not None else []
@@ -71,10 +77,11 @@ def write(
 def _write_rows(contents: Contents, folder: Path, formats: Sequence[str]) -> None:
     rows = tidy(contents.runs, contents.budgets)
     if "csv" in formats:
-        (folder / "tidy.csv").write_text(to_csv(rows), encoding="utf-8")
+        write_text(folder / "tidy.csv", to_csv(rows))
         print(folder / "tidy.csv")
     if "parquet" in formats:
-        write_parquet(rows, folder / "tidy.parquet")
+        with replaced(folder / "tidy.parquet") as file:
+            write_parquet(rows, file)
         print(folder / "tidy.parquet")
 
 

@@ -106,6 +106,19 @@ class Run:
         return self.marks[0].lower() if self.marks else "benchmark"
 
     @property
+    def weights(self) -> str:
+        """What names the backbone's weights: the start of their digest, else a hub id's revision, else a source."""
+        model = self.record["model"]
+        digest = model.get("weights_sha256")
+        return digest[:8] if digest else str(model.get("revision") or model["source"])
+
+    @property
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """Fingerprints of the splits that train, select or are scored; those of a submission have no labels."""
+        splits = self.record["data"]["splits"].items()
+        return tuple(sorted((name, s["fingerprint"]) for name, s in splits if not name.startswith("submission ")))
+
+    @property
     def train_rows(self) -> int | None:
         """Rows that trained; None where the record does not say."""
         return self.record["data"]["splits"].get("train", {}).get("rows")
@@ -220,6 +233,11 @@ def find(places: Iterable[Path]) -> Found:
         if not place.exists():
             raise ConfigurationError(f"{place}: no such file or folder; name a folder that runs were written to")
         files |= dict.fromkeys([place] if place.is_file() else sorted(_files(place)))
+    # A part of an experiment's runs was tuned by the sweeps of the whole.
+    experiments = {file.resolve().parents[2] for file in files if file.name == "record.json"}
+    named = {file.resolve() for file in files}
+    files |= {file: None for experiment in sorted(experiments) for file in sorted(experiment.glob("sweeps/[!.]*.json"))
+              if file not in named}  # fmt: skip
     runs, unreadable, sweeps = [], [], []
     for file in files:
         if file.parent.name == "sweeps":

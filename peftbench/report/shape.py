@@ -69,10 +69,11 @@ _NEEDED: Mapping[str, Kind] = {
     "data.source": TEXT,
     "data.protocol": TEXT,
     "data.splits": _each(_with(rows=COUNT, fingerprint=TEXT)),
-    "parameters.effective": COUNT,
+    "parameters": MAPPING,
     "timing": MAPPING,
 }
 _OF_A_RESULT: Mapping[str, Kind] = {
+    "parameters.effective": COUNT,
     "metrics": _each(_each(_or_null(NUMBER))),
     "selection.split": TEXT,
     "selection.metric": TEXT,

@@ -106,6 +106,7 @@ def _differing(
         *(f"weights from a {source}" if source == "folder" else f"weights {source}" for source in _strange(runs)),
         *_quantized(line.row, runs),
         _other("protocol", {run.protocol for run in runs}, layout.protocol),
+        *_steps(runs, layout.max_steps),
         *(f"split of {column.title}" for column in columns if column.title in grid.moved),
         *_unlike(line.row, columns),
         *dict.fromkeys(published.note for published in numbers if "not comparable" in published.note),
@@ -124,6 +125,17 @@ def _quantized(row: Row, runs: Iterable[Run]) -> list[str]:
         return []
     found = {run.settings.get("model.quantization") for run in runs} - {None}
     return [f"backbone quantised to {', '.join(sorted(map(str, found)))}"] if found else []
+
+
+def _steps(runs: Iterable[Run], theirs: int | None) -> list[str]:
+    """Runs that a number of optimizer steps ended which is not the paper's."""
+    ours = {run.settings.get("trainer.max_steps") for run in runs}
+    if ours == {theirs} or not ours:
+        return []
+    told = ", ".join(
+        "by epochs" if steps is None else f"{steps:,} steps" for steps in sorted(ours, key=lambda s: s or 0)
+    )
+    return [f"training (here {told}, there {'by epochs' if theirs is None else f'{theirs:,} steps'})"]
 
 
 def _unlike(row: Row, columns: Sequence[Column]) -> list[str]:

@@ -54,7 +54,8 @@ class Jobs:
         finally:
             outcome.seconds = round(time.monotonic() - began, 1)
         self.ledger.end(outcome)
-        if outcome.status not in ("completed", "elsewhere") and config.sweep.on_error == "stop":
+        failed = outcome.status not in ("completed", "elsewhere") and not outcome.reused
+        if failed and config.sweep.on_error == "stop":
             raise Stopped
         return float("nan") if outcome.objective is None else outcome.objective
 

@@ -75,6 +75,7 @@ class Ledger:
     folder: Path | None = None
     _live: Live | None = None
     _began: float = 0.0
+    _earlier: list[dict[str, Any]] | None = None
 
     def __enter__(self) -> Ledger:
         self._began = time.monotonic()
@@ -209,7 +210,38 @@ class Ledger:
         """`sweeps/<hash of the command>.json` beside the runs' folders, once there are any."""
         if self.folder is not None and self.folder.is_dir():
             name = hashlib.sha256(json.dumps(self.words).encode()).hexdigest()[:12]
-            write_text(self.folder / "sweeps" / f"{name}.json", json.dumps(self.manifest(), indent=1) + "\n")
+            file = self.folder / "sweeps" / f"{name}.json"
+            if self._earlier is None:
+                self._earlier = _cells_of(file)
+            manifest = self.manifest() | {"cells": together(self.cells, self._earlier)}
+            write_text(file, json.dumps(manifest, indent=1) + "\n")
+
+
+def _cells_of(file: Path) -> list[dict[str, Any]]:
+    """The cells that the same command entered before."""
+    try:
+        return list(json.loads(file.read_text(encoding="utf-8"))["cells"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def together(now: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells of tuning with what the same command tried before: a sitting that ends early forgets no trial."""
+    known = {_cell_key(cell): cell for cell in earlier}
+    cells = [cell | {"trials": _trials(cell, known.pop(_cell_key(cell), {}))} for cell in now]
+    return cells + list(known.values())
+
+
+def _cell_key(cell: Mapping[str, Any]) -> str:
+    return json.dumps([cell.get(key) for key in ("task", "method", "model", "overrides")])
+
+
+def _trials(cell: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Those of now, where another process had one the earlier entry of the same point, and the points of before."""
+    before = {json.dumps(trial["overrides"]): trial for trial in earlier.get("trials", ())}
+    points = {json.dumps(trial["overrides"]) for trial in cell["trials"]}
+    now = [trial if trial["run_id"] else before.get(json.dumps(trial["overrides"]), trial) for trial in cell["trials"]]
+    return now + [trial for point, trial in before.items() if point not in points]
 
 
 def _name(outcomes: Sequence[Outcome], outcome: Outcome) -> str:

@@ -10,7 +10,7 @@ from peftbench.report.budgets import read_budgets
 from peftbench.report.contents import make
 from peftbench.report.records import find
 from peftbench.report.tables.scores import score_table
-from peftbench.sweep.ledger import Ledger, Outcome
+from peftbench.sweep.ledger import Ledger, Outcome, together
 
 DRAWN = (2, 8, 2, 4)
 """Ranks that a search drew, one of them twice."""
@@ -95,6 +95,28 @@ def test_what_a_grid_ran_is_a_result_though_it_was_a_trial(tune, outputs):
                       for t in manifest["cells"][0]["trials"]]  # fmt: skip
     leave(grid.manifest(), outputs / "default", "grid")
     assert [line.label for line in grids(outputs)["default"].lines] == ["LoRA r=2", "LoRA r=4", "LoRA r=8"]
+
+
+def test_of_a_part_of_the_runs_the_trials_are_known_too(tune, outputs):
+    tune()
+    (folder,) = {file.parent.parent for file in outputs.glob("*/*/*/record.json")}
+    found = find([folder])
+    assert only_cell(make(found, found.runs).grids[0]).trials == 4
+    assert [manifest["sweeper"] for manifest in find([outputs]).sweeps] == ["random"]
+
+
+def test_a_second_sitting_forgets_no_trial():
+    def trial(rank, run_id):
+        return {"overrides": [f"method.rank={rank}"], "run_id": run_id}
+
+    cell = {"task": "mrpc", "method": "lora", "model": "minilm", "overrides": []}
+    other = {**cell, "task": "rte", "trials": [trial(1, "z")]}
+    before = [{**cell, "trials": [trial(2, "a"), trial(4, "b"), trial(8, "c")]}, other]
+    now = [{**cell, "trials": [trial(2, "a"), trial(4, None)]}]
+    first, second = together(now, before)
+    assert [entry["run_id"] for entry in first["trials"]] == ["a", "b", "c"]
+    assert second == other
+    assert together([], before) == before
 
 
 def test_two_manifests_of_one_cell_count_their_shared_trials_once():

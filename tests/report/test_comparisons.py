@@ -53,7 +53,16 @@ def test_below_three_seeds_it_is_refused_in_words_of_however_many_tasks(write_ru
     for task in ("rte", "cola", "mrpc"):
         run_both(write_run, task, 2)
     (found,) = compare(grid(), "permutation")
-    assert (found.difference.n, found.p, found.refused) == (6, None, "too few seeds: n=2, 3 needed")
+    assert (found.difference.n, found.p, found.refused) == (6, None, "too few seeds: n=2 on CoLA, 3 needed")
+
+
+def test_seeds_are_counted_task_by_task(write_run, grid):
+    """Three seeds in all, of which no task has two, are no three seeds."""
+    for seed, task in enumerate(("rte", "cola", "mrpc")):
+        for method in ("sora", "lora"):
+            write_run(method=method, task=task, seed=seed, scores=0.8)
+    (found,) = compare(grid(), "permutation")
+    assert (found.difference.n, found.p, found.refused) == (3, None, "too few seeds: n=1 on CoLA, 3 needed")
 
 
 def test_other_weights_of_one_name_do_not_compare(write_run, grid):

@@ -93,8 +93,8 @@ def test_pareto_scores_what_the_experiments_table_scores(write_run, runs):
 
 def test_of_a_seeds_runs_the_completed_one_counts(write_run, runs):
     for name, value in (("first", 0.5), ("again", 0.7)):
-        write_run(seed=3, scores=value, fingerprint=name)
-    write_run(seed=3, status="failed", fingerprint="lost")
+        write_run(seed=3, scores=value, commit=name)
+    write_run(seed=3, status="failed", commit="lost")
     write_run(seed=4, status="failed")
     (row,) = pareto.prepare(runs())
     assert (row["seeds"], row["without_result"], row["score_std"]) == (1, 1, None)
@@ -124,6 +124,37 @@ def test_amounts_of_training_data_are_never_one_panel(write_run, runs):
     assert [row["on_front"] for row in rows] == [True, True]
     titles = {ax.get_title().replace("\n", " ") for ax in pareto.paint(rows).axes}
     assert titles == {"MRPC · minilm · 100 training rows", "MRPC · minilm · 1,000 training rows"}
+
+
+def test_weights_of_one_name_and_rows_of_one_number_are_never_one_panel(write_run, runs):
+    for seed in range(3):
+        write_run(seed=seed, scores=0.7)
+        file = write_run(seed=seed, scores=0.9, commit="other")
+        file.write_text(file.read_text().replace("0" * 64, "1" * 64))
+        write_run(seed=seed, scores=0.8, fingerprint="others")
+    rows = pareto.prepare(runs())
+    assert sorted((round(row["score_mean"], 9), row["seeds"]) for row in rows) == [(0.7, 3), (0.8, 3), (0.9, 3)]
+    titles = {ax.get_title().replace("\n", " ") for ax in pareto.paint(rows).axes}
+    assert len(titles) == 3
+    assert "weights 11111111" in " ".join(titles)
+
+
+def test_a_prompts_lines_tell_weights_of_one_name_apart(write_run, runs):
+    for digest in "01":
+        for length in (1, 20):
+            file = write_run(method="prompt_tuning", settings={"length": length}, commit=digest)
+            file.write_text(file.read_text().replace("0" * 64, digest * 64))
+    lines = {row["line"] for row in prepare_prompts(runs(), "method.length")}
+    assert lines == {f"Prompt tuning, minilm [weights {digest * 8}]" for digest in "01"}
+
+
+def test_the_front_of_a_metric_whose_least_is_best(write_run, runs):
+    for method, count, ter in (("bitfit", 100, 0.4), ("lora", 200, 0.5), ("full", 300, 0.3)):
+        scores = {"validation": {"ter": ter}}
+        write_run(method=method, scores=scores, metric="ter", parameters={"effective": count})
+    assert {row["method"]: row["on_front"] for row in pareto.prepare(runs())} == {
+        "bitfit": True, "lora": False, "full": True,
+    }  # fmt: skip
 
 
 def test_smallest_count_that_keeps_99_percent():
@@ -220,8 +251,12 @@ def test_curves_count_steps_on_from_stage_to_stage_and_keep_what_every_seed_has(
 
 def test_a_history_line_cut_short_is_passed_over_and_live_ranks_are_counted(write_run, runs):
     file = write_run(method="adalora", history=[{"kind": "step", "stage": 0, "step": 5, "live_ranks": 7, "ranks": 10}])
-    with (file.parent / "history.jsonl").open("a", encoding="utf-8") as history:
-        history.write('{"kind": "step", "sta')
+    with (file.parent / "history.jsonl").open("ab") as history:
+        for spoilt in (
+            b'{"kind": "step", "stage": 1, "step": 6, "loss": 1}', b'{"kind": "step", "stage": 0, "step": "x"}',
+            b'{"kind": "step", "stage": 0, "step": 7, "loss": "low"}', b"\xff", b'{"kind": "step", "sta',
+        ):  # fmt: skip
+            history.write(spoilt + b"\n")
     (row,) = prepare_curves(runs())
     assert (row["quantity"], row["step"], row["value_mean"]) == ("zero ranks", 5, 3)
 
@@ -258,6 +293,13 @@ def test_prompt_lines_are_of_at_least_two_lengths(write_run, runs):
         ("Prompt tuning, small", 1, 0.51),
         ("Prompt tuning, small", 20, 0.7),
     ]
+
+
+@pytest.mark.parametrize("spoilt", [[], {"gates": 1}, {"gates": {"prefix": [{"mean": "high"}, None]}}])
+def test_an_analysis_of_another_shape_is_none(write_run, runs, spoilt):
+    file = write_run(method="unipelt")
+    (file.parent / "analysis.json").write_text(json.dumps(spoilt))
+    assert prepare_gates(runs()) == []
 
 
 def test_gates_by_part_and_layer(write_run, runs):

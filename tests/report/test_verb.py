@@ -81,6 +81,14 @@ def test_mistakes_are_one_line_and_exit_status_2(runs, capsys, words, message):
     assert len(captured.err.splitlines()) == 1
 
 
+def test_a_folder_that_takes_no_file_is_one_line(runs, tmp_path, capsys):
+    (tmp_path / "to" / "table.md").mkdir(parents=True)
+    assert exit_status(["report", runs, f"to={tmp_path / 'to'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"to: cannot write to {tmp_path / 'to'}" in line
+    assert [file.name for file in (tmp_path / "to").iterdir()] == ["table.md"]
+
+
 def test_an_empty_folder_holds_no_records(tmp_path, capsys):
     assert exit_status(["report", str(tmp_path)]) == 2
     assert "no record.json under" in capsys.readouterr().err

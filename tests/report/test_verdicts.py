@@ -82,6 +82,10 @@ def test_failed_seeds_do_not_count_as_seeds(write_run, verdicts):
             "not comparable: backbone quantised to nf4",
         ),
         ({"weights": "random"}, "random weights: no verdict"),
+        (
+            {"config": {"trainer": {"max_steps": 10}}},
+            "not comparable: training (here 10 steps, there by epochs)",
+        ),
     ],
 )
 def test_what_differs_gets_no_verdict(write_run, verdicts, about, verdict):

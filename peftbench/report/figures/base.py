@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftbench.durable import replaced
 from peftbench.report.labels import natural
 from peftbench.report.layouts import layout_for
 from peftbench.report.records import Run, latest
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-ORIGIN = ("task", "model", "protocol", "data", "weights", "train_rows")
-"""Columns of what is never mixed in one panel: task, backbone, splits, real and made-up data, training rows."""
+ORIGIN = ("task", "model", "weights", "weights_id", "protocol", "data", "train_rows", "rows_id")
+"""Columns of what is never mixed in one panel: task, backbone and its weights, splits, real and made-up data, rows."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,15 @@ class Kind:
 
 def origin(run: Run) -> Row:
     """The columns `ORIGIN` of a run."""
-    weights = "random" if run.record["model"].get("source") == "random" else "pretrained"
     return {
         "task": run.task,
         "model": run.model,
+        "weights": "random" if run.record["model"].get("source") == "random" else "pretrained",
+        "weights_id": run.weights,
         "protocol": run.protocol,
         "data": run.data_kind,
-        "weights": weights,
         "train_rows": run.train_rows,
+        "rows_id": hashlib.sha256(repr(run.rows).encode()).hexdigest()[:8],
     }
 
 
@@ -130,7 +133,7 @@ def mean_and_std(values: Sequence[float], name: str) -> Row:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Rows as CSV, the first row's columns as its header."""
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replaced(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftbench.durable import replaced
 from peftbench.report.figures.base import Row, grouped
 from peftbench.report.figures.style import COLUMN, GREY, PAGE, WARNING
 from peftbench.report.labels import task_name
@@ -107,6 +108,13 @@ def entitle(ax: Axes, row: Row, rows: Sequence[Row], *more: str) -> None:
     alike = [other for other in rows if (other["task"], other.get("model")) == (row["task"], row.get("model"))]
     if len({other["train_rows"] for other in alike}) > 1:
         parts.append(f"{row['train_rows']:,} training rows")
+    alike = [
+        other for other in alike if (other["protocol"], other["train_rows"]) == (row["protocol"], row["train_rows"])
+    ]
+    if "model" in row and len({other["weights_id"] for other in alike}) > 1:
+        parts.append(f"weights {row['weights_id']}")
+    if len({other["rows_id"] for other in alike}) > 1:
+        parts.append(f"rows {row['rows_id']}")
     lines = [" · ".join(parts), *more]
     if len(_marks(rows)) > 1 and (mark := _data_mark(row)):
         lines.append(mark)
@@ -145,7 +153,8 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
     files = []
     for kind in FORMATS:
         files.append(folder / f"{stem}.{kind}")
-        figure.savefig(files[-1], format=kind, metadata=_UNDATED[kind])
+        with replaced(files[-1]) as partial:
+            figure.savefig(partial, format=kind, metadata=_UNDATED[kind])
     return files
 
 

@@ -19,7 +19,7 @@ from peftbench.report.figures.base import (
     origin,
     selecting,
 )
-from peftbench.report.figures.files import history
+from peftbench.report.figures.files import history, numbers
 from peftbench.report.figures.style import metric_axis, series
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
@@ -57,14 +57,15 @@ def _points(run: Run) -> Iterator[tuple[tuple[str, int], float]]:
     before = [0, *accumulate(stage["steps"] for stage in run.record.get("stages") or ())]
     for line in history(run):
         step = before[line["stage"]] + line["step"]
-        if "loss" in line:
-            yield (LOSS, step), line["loss"]
-        if line["kind"] == "evaluation" and metric in line:
-            yield (SCORE, step), line[metric]
-        if "zero_ranks" in line:
-            yield (ZERO, step), line["zero_ranks"]
-        elif "live_ranks" in line:
-            yield (ZERO, step), line["ranks"] - line["live_ranks"]
+        told = numbers(line)
+        if "loss" in told:
+            yield (LOSS, step), told["loss"]
+        if line["kind"] == "evaluation" and metric in told:
+            yield (SCORE, step), told[metric]
+        if "zero_ranks" in told:
+            yield (ZERO, step), told["zero_ranks"]
+        elif {"live_ranks", "ranks"} <= told.keys():
+            yield (ZERO, step), told["ranks"] - told["live_ranks"]
 
 
 def paint(rows: list[Row]) -> Figure:

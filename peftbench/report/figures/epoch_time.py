@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
-from peftbench.report.figures.base import Kind, Row, by_setting, completed, grouped, origin
+from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, completed, grouped, origin
 from peftbench.report.figures.style import PAGE, method_marks
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REFERENCE = "adalora"
 """The method that others are compared with (SoRA, Table 4); where it is missing, the slowest."""
 
-PANEL = ("task", "model", "data", "weights", "train_rows", "machine")
+PANEL = (*ORIGIN, "machine")
 
 
 def prepare(runs: Sequence[Run]) -> list[Row]:

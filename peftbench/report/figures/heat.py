@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
 from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, completed, grouped, mean_and_std, origin
-from peftbench.report.figures.files import analysis
+from peftbench.report.figures.files import analysis, by_layer, numbers
 from peftbench.report.figures.sites import parse, role_order
 from peftbench.report.figures.style import PAGE
 from peftbench.report.labels import label_settings
@@ -46,8 +46,7 @@ def prepare_bias_changes(runs: Sequence[Run]) -> list[Row]:
     """A row per setting, layer and kind of bias: (1/dim b) ‖b₀ − b_F‖₁ (BitFit, §4)."""
 
     def cells(run: Run) -> Cells:
-        found = analysis(run).get("bias_change", {})
-        return {(kind, layer): value for kind, values in found.items() for layer, value in enumerate(values)}
+        return numbers(by_layer(analysis(run).get("bias_change")))
 
     rows = _rows(runs, cells, "change")
     for row in rows:
@@ -59,13 +58,8 @@ def prepare_gates(runs: Sequence[Run]) -> list[Row]:
     """A row per setting, layer and part of UniPELT: the gate's mean over the rows of the evaluation."""
 
     def cells(run: Run) -> Cells:
-        found = analysis(run).get("gates", {})
-        return {
-            (_part(part), layer): gate["mean"]
-            for part, gates in found.items()
-            for layer, gate in enumerate(gates)
-            if gate
-        }
+        gates = by_layer(analysis(run).get("gates")).items()
+        return numbers({(_part(part), layer): gate.get("mean") for (part, layer), gate in gates if gate})
 
     return _rows(runs, cells, "gate")
 

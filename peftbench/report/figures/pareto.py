@@ -21,6 +21,7 @@ from peftbench.report.figures.base import (
 )
 from peftbench.report.figures.style import GREY, method_marks, metric_axis
 from peftbench.report.labels import label_settings, method_name, runs_of
+from peftbench.report.layouts import LOWER_IS_BETTER
 from peftbench.report.records import Run
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
                 }
             )
     for panel in grouped(rows, PANEL).values():
-        best = front([(row["effective_mean"], row["score_mean"]) for row in panel])
+        better = -1 if panel[0]["metric"] in LOWER_IS_BETTER else 1
+        best = front([(row["effective_mean"], better * row["score_mean"]) for row in panel])
         for row, on_front in zip(panel, best, strict=True):
             row["on_front"] = on_front
     return rows

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.report.figures import canvas
 from peftbench.report.figures.base import (
+    ORIGIN,
     Kind,
     Row,
     by_setting,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANEL = ("task", "protocol", "data", "weights", "train_rows", "metric", "split")
+PANEL = (*(column for column in ORIGIN if column not in ("model", "weights_id")), "metric", "split")
 """Backbones share a panel: how a study changes with them is what its papers ask."""
 
 LENGTH, INIT = "method.length", "method.init"
@@ -37,15 +38,17 @@ def prepare(runs: Sequence[Run], key: str) -> list[Row]:
     """A row per backbone, setting and value of `key`; lines of one value alone are left out."""
     having = [run for run in completed(runs) if run.settings.get(key) is not None]
     labels = label_settings(having, besides=(key,))
+    several = _of_several_weights(having)
     rows = []
     for setting in by_setting(having, labels):
         first = setting[0]
+        line = f"{labels[first.setting_id]}, {first.model}"
         rows.append(
             {
                 **origin(first),
                 **scored(first),
                 "method": first.method,
-                "line": f"{labels[first.setting_id]}, {first.model}",
+                "line": f"{line} [weights {first.weights}]" if first.model in several else line,
                 "setting_id": first.setting_id,
                 "value": first.settings[key],
                 "seeds": len(setting),
@@ -57,8 +60,13 @@ def prepare(runs: Sequence[Run], key: str) -> list[Row]:
     return [row for line in told for row in sorted(line, key=lambda row: row["value"])]
 
 
-def _paint(rows: list[Row], key: str) -> Figure:
+def _of_several_weights(runs: Sequence[Run]) -> set[str]:
+    """Names of backbones that stand for different weights."""
+    named = {(run.model, run.weights) for run in runs}
+    return {model for model, _ in named if sum(model == other for other, _ in named) > 1}
 
+
+def _paint(rows: list[Row], key: str) -> Figure:
     groups = list(grouped(rows, PANEL).values())
     looks = {line: series(i) for i, line in enumerate(dict.fromkeys(row["line"] for row in rows))}
     figure, axes = canvas.panels(len(groups), across=3, height=2.1)
