@@ -26,9 +26,15 @@ Section = Callable[["Size", list[str], Callable[[], None]], list[Ratio]]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: repeats of steps, tasks, training rows (None: the task's), seeds, epochs, texts."""
+    """How much is measured.
+
+    Attributes:
+        repeats: of a step. few: of what takes longer, below `long` too few for a median to be trusted. tasks, rows, seeds, epochs: of trainings; rows None: the task's.
+        texts: that are written.
+    """
 
     repeats: int
+    few: int
     tasks: tuple[str, ...]
     rows: int | None
     seeds: tuple[int, ...]
@@ -37,19 +43,19 @@ class Size:
 
 
 SIZES = {
-    "small": Size(3, ("mrpc",), 64, (0,), 1, 2),
-    "usual": Size(10, ("mrpc", "rte"), 320, (0,), 1, 8),
-    "long": Size(20, tuple(epochs.TASKS), None, (0, 21, 42), 2, 100),
+    "small": Size(3, 1, ("mrpc",), 64, (0,), 1, 2),
+    "usual": Size(10, 2, ("mrpc", "rte"), 160, (0,), 1, 4),
+    "long": Size(20, 10, tuple(epochs.TASKS), None, (0, 21, 42), 2, 100),
 }
 SECTIONS: dict[str, Section] = {
     "steps": lambda size, source, done: steps.measure(size.repeats, done),
     "epochs": lambda size, source, done: epochs.measure(size.tasks, source, size.seeds, size.epochs, done, size.rows),
-    "startup": lambda size, source, done: startup.measure(min(size.repeats, 3), done),
-    "latency": lambda size, source, done: latency.measure(min(size.repeats, 5), done),
-    "writing": lambda size, source, done: writing.measure(size.texts, 1 if size.texts < 8 else 2, source, done),
-    "memory": lambda size, source, done: memory.measure(min(size.repeats, 3), done),
+    "startup": lambda size, source, done: startup.measure(size.few, done),
+    "latency": lambda size, source, done: latency.measure(size.few, done),
+    "writing": lambda size, source, done: writing.measure(size.texts, size.few, source, done),
+    "memory": lambda size, source, done: memory.measure(size.few, done),
     "workers": lambda size, source, done: workers.measure(60, source, done),
-    "growth": lambda size, source, done: growth.measure(min(size.repeats, 5), done),
+    "growth": lambda size, source, done: growth.measure(size.few, done),
 }
 
 

@@ -9,46 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 
 import torch
 
-from peftbench.assembly import attach
-from peftbench.backbones.loading import load_backbone
-from peftbench.compose import compose_run, conf_folder
-from peftbench.doors import Clock
+from peftbench.bench.measure import in_turn
+from peftbench.bench.models import Batch, Trained, trained
+from peftbench.compose import conf_folder
 from peftbench.errors import ConfigurationError
-from peftbench.sparsity import Strength
-from peftbench.training.optimizers import Optimizers
 
-ROWS, TOKENS, STEPS = 32, 64, 1000
-
-
-class Stepper:
-    """One method on its own copy of the backbone."""
-
-    def __init__(self, name: str):
-        config = compose_run([f"method={name}", "preset=none"])
-        backbone = load_backbone(config.model, 2, seed=0)
-        self.model = backbone.model.train()
-        self.attachment, groups = attach(
-            config, self.model, "minilm", STEPS, config.task.max_length, backbone.tokenizer
-        )
-        self.optimizers = Optimizers(groups, config.optimizer, config.lr)
-        self.taken = 0
-
-    def step(self, batch: dict[str, torch.Tensor]) -> float:
-        """One optimizer step; its seconds."""
-        began = time.perf_counter()
-        loss = self.model(**batch).loss
-        penalty = self.attachment.penalty()
-        (loss if penalty is None else loss + penalty).backward()
-        self.optimizers.step()
-        self.taken += 1
-        self.attachment.after_step(Clock(self.taken, STEPS, 0, self.optimizers.lrs, Strength(2.0, scales_with_lr=True)))
-        self.optimizers.zero_grad()
-        return time.perf_counter() - began
+ROWS, TOKENS = 32, 64
 
 
 def main() -> None:
@@ -58,22 +27,15 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", help="default: every method of conf/method")
     arguments = parser.parse_args()
     names = arguments.methods or sorted(file.stem for file in (conf_folder() / "method").glob("*.yaml"))
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1000, 30000, (ROWS, TOKENS), generator=generator)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(ROWS) % 2}
-    steppers = {}
+    batch = Batch.of(ROWS, TOKENS)
+    models: dict[str, Trained] = {}
     for name in names:
         try:
-            steppers[name] = Stepper(name)
+            models[name] = trained(f"method={name}")
         except ConfigurationError as error:
             print(f"{name}: {error}")
-    times: dict[str, list[float]] = {name: [] for name in steppers}
-    for repeat in range(arguments.repeats + 2):
-        for name, stepper in steppers.items():
-            seconds = stepper.step(batch)
-            if repeat >= 2:  # The first steps warm up.
-                times[name].append(seconds)
-    medians = {name: statistics.median(values) for name, values in times.items()}
+    cases = {name: lambda m=model: m.step(batch, False) for name, model in models.items()}
+    medians = in_turn(cases, arguments.repeats)
     reference = medians.get("lora", min(medians.values()))
     result = {name: {"step_s": round(m, 4), "over_lora": round(m / reference, 3)} for name, m in medians.items()}
     threads = torch.get_num_threads()

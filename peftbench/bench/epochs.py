@@ -36,7 +36,7 @@ METHODS = (*OURS, "HF lora", "HF adalora")
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one training took: median seconds of an epoch, optimizer steps of one, and the selecting metric after."""
+    """What a training took: median seconds of an epoch, optimizer steps of one, and the selecting metric at its end."""
 
     seconds: float
     steps: int
@@ -64,7 +64,13 @@ def measure(
     found = []
     for task in tasks:
         limit = rows or TASKS[task]
-        words = [f"task={task}", *source, f"trainer.epochs={epochs}", f"trainer.precision={_precision()}"]
+        words = [
+            f"task={task}",
+            *source,
+            f"trainer.epochs={epochs}",
+            f"trainer.precision={_precision()}",
+            "trainer.selection=last",
+        ]
         words += [f"data.max_train_rows={limit}"] if limit else []
         taken: dict[str, list[Epoch]] = {name: [] for name in METHODS}
         kept = Kept(SWEEP)
@@ -152,8 +158,9 @@ def _stock_with_peft(config: RunConfig, spec: TaskSpec, kind: str, steps: int) -
     shared: dict[str, Any] = {"target_modules": PEFT_SITES, "modules_to_save": ["classifier", "pooler"]}
     if kind == "lora":
         return peft.get_peft_model(model, peft.LoraConfig(r=8, lora_alpha=16, **shared))
-    budget = {"init_r": 12, "target_r": 8, "tinit": steps // 10, "tfinal": steps // 3, "deltaT": 10}
-    return peft.get_peft_model(model, peft.AdaLoraConfig(lora_alpha=16, total_step=steps, **budget, **shared))
+    # Our defaults, so that both allocate as often and train as long at the final ranks.
+    budget = {"init_r": 12, "target_r": 8, "tinit": int(0.15 * steps), "tfinal": int(0.45 * steps), "deltaT": 1}
+    return peft.get_peft_model(model, peft.AdaLoraConfig(lora_alpha=32, total_step=steps, **budget, **shared))
 
 
 def _dataset(split: Split, config: RunConfig, tokenizer: Any) -> Any:

@@ -18,7 +18,7 @@ class Ratio:
 
     Attributes:
         section: the table it stands in. target: at most this; None: it is only told.
-        at_least: the target is a lower bound. detail: medians and repeats behind it.
+        at_least: the target is a lower bound. detail: the medians behind it.
     """
 
     section: str
@@ -50,6 +50,8 @@ def in_turn(
 ) -> dict[str, float]:
     """Median seconds of each case; the cases take turns, so that what the machine does besides meets all alike.
 
+    Every second round is in the opposite order, so that no case always follows the same one.
+
     Args:
         cases: by name.
         repeats: rounds that count.
@@ -58,7 +60,7 @@ def in_turn(
     """
     taken: dict[str, list[float]] = {name: [] for name in cases}
     for turn in range(warmup + repeats):
-        for name, case in cases.items():
+        for name, case in list(cases.items())[:: -1 if turn % 2 else 1]:
             began = time.perf_counter()
             case()
             if turn >= warmup:
@@ -77,7 +79,7 @@ def saved_megabytes(forward: Callable[[], Tensor]) -> float:
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if not isinstance(tensor, torch.nn.Parameter) and not (tensor._base is not None and tensor._base.is_leaf):
+        if not isinstance(tensor, torch.nn.Parameter) and not isinstance(tensor._base, torch.nn.Parameter):
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 

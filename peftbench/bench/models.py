@@ -16,8 +16,12 @@ from peftbench.backbones.noise import cheapen_dropout
 from peftbench.backbones.origin import locate
 from peftbench.compose import compose_run
 from peftbench.config import RunConfig
-from peftbench.doors import Attachment
+from peftbench.doors import Attachment, Clock, ParameterGroup
+from peftbench.sparsity import Strength
+from peftbench.training.optimizers import Optimizers
 
+STEPS = 1000
+"""Of the training that a measured step is one of."""
 PEFT_SITES = r".*encoder\.layer\.\d+\..*(query|key|value|dense)"
 """The six sites of BERT's kin as HF PEFT is told of them."""
 
@@ -46,13 +50,60 @@ def configured(*overrides: str) -> RunConfig:
     return compose_run(["task=mrpc", "data=sample", "model=minilm", *overrides])
 
 
+@dataclass
+class Trained:
+    """A model that is trained, and all that a step of it is made of.
+
+    Attributes:
+        model: in training mode.
+        penalty: what joins the loss, or None; HF PEFT's model adds its own inside.
+        optimize: moves the weights. door: what the method does once they have moved, given the step's number from 1.
+        clear: drops the gradients.
+        taken: steps so far.
+    """
+
+    model: nn.Module
+    penalty: Callable[[], Tensor | None]
+    optimize: Callable[[], object]
+    door: Callable[[int], object]
+    clear: Callable[[], object]
+    taken: int = 0
+
+    def step(self, batch: Batch, bf16: bool) -> None:
+        """Forward, penalty, backward, optimizer and door, once; forward under autocast where `bf16`."""
+        self.taken += 1
+        found, penalty = loss(self.model, batch, bf16), self.penalty()
+        (found if penalty is None else found + penalty).backward()
+        self.optimize()
+        self.door(self.taken)
+        self.clear()
+
+
 def ours(*overrides: str) -> tuple[nn.Module, Attachment]:
     """The backbone with a method attached, its head frozen, in training mode."""
-    config = configured("trainer.head=freeze", *overrides)
+    model, attachment, _, _ = _attached("trainer.head=freeze", *overrides)
+    return model, attachment
+
+
+def trained(*overrides: str) -> Trained:
+    """The same with the run's optimizer; SoRA's λ is 2."""
+    model, attachment, groups, config = _attached(*overrides)
+    optimizers = Optimizers(groups, config.optimizer, config.lr)
+    strength = Strength(2.0, scales_with_lr=True)
+
+    def door(step: int) -> None:
+        attachment.after_step(Clock(step, STEPS, 0, optimizers.lrs, strength))
+
+    return Trained(model, attachment.penalty, optimizers.step, door, optimizers.zero_grad)
+
+
+def _attached(*overrides: str) -> tuple[nn.Module, Attachment, list[ParameterGroup], RunConfig]:
+    config = configured("preset=none", *overrides)
     backbone = load_backbone(config.model, 2, seed=0)
-    attachment, _ = attach(config, backbone.model, backbone.identity, 100, 64, backbone.tokenizer)
+    length = config.task.max_length
+    attachment, groups = attach(config, backbone.model, backbone.identity, STEPS, length, backbone.tokenizer)
     warm_factors(backbone.model)
-    return backbone.model.train(), attachment
+    return backbone.model.train(), attachment, groups, config
 
 
 def stock(cheap: bool = False) -> nn.Module:
@@ -72,17 +123,24 @@ def stock(cheap: bool = False) -> nn.Module:
     return model.requires_grad_(False).train()
 
 
-def hf_peft(kind: str) -> nn.Module:
-    """HF PEFT's LoRA of rank 8, or AdaLoRA from 8 to 4, over the stock classifier; `kind`: `lora` or `adalora`."""
+def hf_peft(kind: str, cheap: bool = False) -> Trained:
+    """HF PEFT's LoRA of rank 8, or AdaLoRA from 8 to 4, over the stock classifier, with torch's fused AdamW.
+
+    Args:
+        kind: `lora` or `adalora`, whose budget is moved after every step.
+        cheap: with our dropout in place of torch's.
+    """
     import peft
 
     if kind == "lora":
         config: Any = peft.LoraConfig(r=8, lora_alpha=16, target_modules=PEFT_SITES)
     else:
-        config = peft.AdaLoraConfig(init_r=8, target_r=4, lora_alpha=16, total_step=1000, target_modules=PEFT_SITES)
-    model = peft.get_peft_model(stock(), config)  # type: ignore[arg-type]
+        config = peft.AdaLoraConfig(init_r=8, target_r=4, lora_alpha=16, total_step=STEPS, target_modules=PEFT_SITES)
+    model: Any = peft.get_peft_model(stock(cheap), config)  # type: ignore[arg-type]
     warm_factors(model)
-    return model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=True)
+    door = model.base_model.update_and_allocate if kind == "adalora" else lambda _: None
+    return Trained(model.train(), lambda: None, optimizer.step, door, optimizer.zero_grad)
 
 
 @torch.no_grad()
@@ -93,30 +151,38 @@ def warm_factors(model: nn.Module) -> None:
             parameter.normal_(std=0.01)
 
 
-def step(model: nn.Module, batch: Batch, bf16: bool, frozen: bool = False) -> Callable[[], None]:
+def step(model: nn.Module, batch: Batch, bf16: bool) -> Callable[[], None]:
     """Forward and backward once, gradients dropped; no optimizer.
 
     Args:
         model: in training mode.
         batch: what it sees.
         bf16: under autocast.
-        frozen: nothing is trained, so the word vectors are asked for their gradient: the pass for activations alone.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
 
     def once() -> None:
-        loss(model, batch, bf16, frozen).backward()
+        loss(model, batch, bf16).backward()
         for parameter in parameters:
             parameter.grad = None
 
     return once
 
 
-def loss(model: nn.Module, batch: Batch, bf16: bool, frozen: bool = False) -> Tensor:
+def frozen_bound(cheap: bool = False) -> nn.Module:
+    """The stock classifier whose backward pass is for activations alone, as far down as a method's goes.
+
+    Nothing of it is trained. The outputs of the first layer's query, key and value are asked for their gradients: an
+    adapter there needs those, and none below.
+    """
+    model: Any = stock(cheap)
+    attention = model.bert.encoder.layer[0].attention.self
+    for linear in (attention.query, attention.key, attention.value):
+        linear.register_forward_hook(lambda _, __, output: output.requires_grad_())
+    return model
+
+
+def loss(model: nn.Module, batch: Batch, bf16: bool) -> Tensor:
     """The mean cross-entropy of a batch."""
-    inputs = batch.inputs()
-    if frozen:
-        words: Any = model.get_input_embeddings()  # type: ignore[operator]
-        inputs["inputs_embeds"] = words(inputs.pop("input_ids")).detach().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-        return model(**inputs).loss
+        return model(**batch.inputs()).loss

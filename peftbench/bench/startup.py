@@ -15,6 +15,7 @@ from peftbench.backbones.origin import locate
 from peftbench.bench.measure import Ratio
 from peftbench.bench.models import configured
 from peftbench.bench.sweeps import last_line, sweep
+from peftbench.tasks.sample import sample_split
 
 SECTION = "start-up"
 AT_ONCE = {
@@ -31,12 +32,15 @@ _RUN = [
     "task=mrpc", "data=sample", "data.max_eval_rows=32", "trainer.max_steps=1", "trainer.log_every=1",
     "trainer.progress=false",
 ]  # fmt: skip
+# As many rows of the same length, and little that is trained, as an adapter is little.
 _BARE = """
 import torch, transformers, datasets, evaluate, accelerate
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained({where!r})
 model = AutoModelForSequenceClassification.from_pretrained({where!r}, num_labels=2)
-batch = tokenizer(["A sentence of a dozen words that stands for what a task has."] * 32, return_tensors="pt")
+for name, parameter in model.named_parameters():
+    parameter.requires_grad_(name.endswith("query.bias") or not name.startswith("bert."))
+batch = tokenizer(*{texts!r}, padding=True, truncation=True, max_length=128, return_tensors="pt")
 optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
 model(**batch, labels=torch.zeros(32, dtype=torch.long)).loss.backward()
 optimizer.step()
@@ -94,7 +98,9 @@ def _has_stepped(folder: Path) -> bool:
 
 def _bare() -> float:
     config = configured().model
-    script = _BARE.format(where=str(locate(config).folder or config.repo))
+    rows = sample_split("mrpc", "train")
+    texts = [rows[name][:32] for name in ("sentence1", "sentence2")]
+    script = _BARE.format(where=str(locate(config).folder or config.repo), texts=texts)
     command, environment = [sys.executable, "-c", script], os.environ | {"HF_HUB_OFFLINE": "1"}
     began = time.perf_counter()
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Time and memory of a step: layers over the frozen backbone, beside HF PEFT's."""
+"""Time and memory of a training step: ours over the frozen backbone's passes, beside HF PEFT's."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ import torch
 from torch import nn
 
 from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
-from peftbench.bench.models import Batch, hf_peft, loss, ours, step, stock
+from peftbench.bench.models import Batch, Trained, frozen_bound, hf_peft, loss, step, trained
 from peftbench.environment import multiplies_bf16
 
-SECTION = "a step at six sites of MiniLM, rank 8, 32 x 64 tokens"
-OURS = {"lora": "HF PEFT LoRA", "sora": "HF PEFT LoRA", "adalora": "HF PEFT AdaLoRA"}
-"""Our methods, and what their memory is compared with."""
+SECTION = "a step at six sites of MiniLM, rank 8, 32 x 64 tokens, medians of {repeats}"
+OURS = {
+    "lora": ("HF PEFT LoRA", ("method.rank=8",)),
+    "sora": ("HF PEFT LoRA", ("method.rank=8",)),
+    "adalora": ("HF PEFT AdaLoRA", ("method.rank=8", "method.target_rank=4", "method.t_initial=0", "method.t_final=0")),
+}
+"""Our methods: what their memory is compared with, and their words."""
 BOUNDS = {"frozen bound": False, "frozen bound, our dropout": True}
 """The physical limits: the stock model with nothing trained, in bfloat16 with its weights in that type.
 
@@ -21,48 +25,66 @@ Against the first, cheaper dropout counts for us; against the second the layers 
 """
 TARGETS = {False: 1.15, True: 1.05}
 """Over a frozen bound: float32, bfloat16."""
+OUR_DROPOUT = ", our dropout"
 
 
 def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:
     """Ratios over the frozen bounds and over HF PEFT, in float32 and in bfloat16 (of ours and HF PEFT's: autocast).
 
-    Of bfloat16 none on a processor that has no instructions for it.
+    A step of a method is a whole one: forward, penalty, backward, optimizer, and what it does to its ranks. Of bfloat16
+    there is none on a processor that has no instructions for it.
     """
     batch = Batch.of(32, 64)
-    models: dict[str, nn.Module] = {"HF PEFT LoRA": hf_peft("lora"), "HF PEFT AdaLoRA": hf_peft("adalora")}
-    ranks = {"adalora": ("method.rank=8", "method.target_rank=4")}
-    models |= {name: ours(f"method={name}", *ranks.get(name, ("method.rank=8",)))[0] for name in OURS}
+    models = {"HF PEFT LoRA": hf_peft("lora"), "HF PEFT AdaLoRA": hf_peft("adalora")}
+    models |= {name: trained("trainer.head=freeze", f"method={name}", *words) for name, (_, words) in OURS.items()}
     found = []
     for bf16 in (False, True) if multiplies_bf16() else (False,):
-        bounds = {name: stock(cheap).to(torch.bfloat16 if bf16 else torch.float32) for name, cheap in BOUNDS.items()}
-        found += _of_precision(bounds, models, batch, bf16, repeats, progress)
+        bounds = {name: frozen_bound(c).to(torch.bfloat16 if bf16 else torch.float32) for name, c in BOUNDS.items()}
+        found += _times(bounds, models, batch, bf16, repeats, progress)
+        found += _memory(models, batch, bf16, SECTION.format(repeats=repeats))
     return found
 
 
-def _of_precision(
+def _times(
     bounds: Mapping[str, nn.Module],
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, Trained],
     batch: Batch,
     bf16: bool,
     repeats: int,
     progress: Callable[[], None],
 ) -> list[Ratio]:
-    word = "bf16" if bf16 else "fp32"
-    cases = {name: step(model, batch, False, frozen=True) for name, model in bounds.items()}
-    cases |= {name: step(model, batch, bf16) for name, model in models.items()}
+    cases = {name: step(model, batch, False) for name, model in bounds.items()}
+    cases |= {name: lambda m=model: m.step(batch, bf16) for name, model in models.items()}
     seconds = in_turn(cases, repeats, progress=progress)
 
     def over(name: str, other: str, target: float | None) -> Ratio:
         told = f"{1e3 * seconds[name]:.0f} against {1e3 * seconds[other]:.0f} ms"
-        return Ratio(SECTION, f"{name}, {word}", other, seconds[name] / seconds[other], target, detail=told)
+        section, what = SECTION.format(repeats=repeats), f"{name}, {_word(bf16)}"
+        return Ratio(section, what, other, seconds[name] / seconds[other], target, detail=told)
 
     found = [over(name, "frozen bound", None) for name in models if name.startswith("HF")]
-    found += [
-        over(name, bound, target) for bound, target in zip(BOUNDS, (TARGETS[bf16], None), strict=True) for name in OURS
-    ]
+    found += [over(name, bound, TARGETS[bf16]) for bound in BOUNDS for name in OURS]
     found += [over(name, "HF PEFT LoRA", 0.80) for name in OURS]
-    held = {name: saved_megabytes(lambda m=model: loss(m, batch, bf16)) for name, model in models.items()}
-    for name, peft in OURS.items():
-        told = f"{held[name]:.0f} against {held[peft]:.0f} MB kept for the backward pass"
-        found.append(Ratio(SECTION, f"memory of {name}, {word}", peft, held[name] / held[peft], 1.0, detail=told))
+    return [*found, over("adalora", "HF PEFT AdaLoRA", None)]
+
+
+def _memory(models: Mapping[str, Trained], batch: Batch, bf16: bool, section: str) -> list[Ratio]:
+    """What is kept for the backward pass; beside HF PEFT's with our dropout too, where the layers alone differ."""
+    lean = {f"HF PEFT {name}{OUR_DROPOUT}": hf_peft(name.lower(), cheap=True) for name in ("LoRA", "AdaLoRA")}
+    held = {name: saved_megabytes(lambda m=m: _whole_loss(m, batch, bf16)) for name, m in {**models, **lean}.items()}
+    found = []
+    for name, (peft, _) in OURS.items():
+        for other in (peft, peft + OUR_DROPOUT):
+            told = f"{held[name]:.0f} against {held[other]:.0f} MB kept for the backward pass"
+            what = f"memory of {name}, {_word(bf16)}"
+            found.append(Ratio(section, what, other, held[name] / held[other], 1.0, detail=told))
     return found
+
+
+def _whole_loss(model: Trained, batch: Batch, bf16: bool) -> torch.Tensor:
+    found, penalty = loss(model.model, batch, bf16), model.penalty()
+    return found if penalty is None else found + penalty
+
+
+def _word(bf16: bool) -> str:
+    return "bf16" if bf16 else "fp32"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
 from peftbench.assembly import attach, make_accelerator
 from peftbench.backbones.loading import Backbone, load_backbone
+from peftbench.backbones.origin import locate
 from peftbench.bench.measure import Ratio, in_turn
 from peftbench.compose import compose_run
 from peftbench.config import RunConfig
@@ -22,6 +22,7 @@ from peftbench.training.batching import TokenRows
 from peftbench.training.meter import Meter
 
 AT_A_TIME = 12
+"""Texts of a batch at most: there are two batches at least, so that their order counts."""
 BEAMS = 5
 NEW_TOKENS = 32
 """Of a text at most."""
@@ -52,7 +53,7 @@ def measure(rows: int, repeats: int, source: Sequence[str], progress: Callable[[
     section = f"E2E, SmolLM2, beam {BEAMS}, {rows} texts of at most {NEW_TOKENS} tokens"
     try:
         config = compose_run(["task=e2e", "model=smollm2", "method=lora", f"data.max_eval_rows={rows}", *source])
-        bare, adapted, merged, theirs = (load_backbone(config.model, 1, 0, "language") for _ in range(4))
+        bare, adapted, merged = (load_backbone(config.model, 1, 0, "language") for _ in range(3))
     except ConfigurationError as error:
         return [Ratio(section, "not measured", "", float("nan"), detail=str(error))]
     _adapt(adapted, config, merge=False)
@@ -61,10 +62,11 @@ def measure(rows: int, repeats: int, source: Sequence[str], progress: Callable[[
     split = load_task(spec, config.task, config.data).evaluations["validation"]
     assert spec.text is not None
     texts = spec.text.sources(split)
-    writers = {name: Writer(lambda b=b: _ours(b, config, texts)) for name, b in
+    size = min(AT_A_TIME, -(-len(texts) // 2))
+    writers = {name: Writer(lambda b=b: _ours(b, config, texts, size)) for name, b in
                {"bare": bare, "unmerged LoRA": adapted, "merged LoRA": merged}.items()}  # fmt: skip
-    wrapped = _hf(theirs.model)
-    writers["HF PEFT LoRA, generate"] = Writer(lambda: _obvious(wrapped, theirs.tokenizer, texts))
+    theirs = _hf(config)
+    writers["HF PEFT LoRA, generate"] = Writer(lambda: _obvious(theirs, bare.tokenizer, texts, size))
     seconds = in_turn(writers, repeats, warmup=1, progress=progress)
     rate = {name: writer.tokens[-1] / seconds[name] for name, writer in writers.items()}
 
@@ -86,28 +88,31 @@ def _adapt(backbone: Backbone, config: RunConfig, merge: bool) -> None:
         attachment.merge()
 
 
-def _ours(backbone: Backbone, config: RunConfig, texts: Sequence[str]) -> int:
+def _ours(backbone: Backbone, config: RunConfig, texts: Sequence[str], at_a_time: int) -> int:
     tokenizer, meter = backbone.tokenizer, Meter(torch.device("cpu"))
     prompts = TokenRows.of(tokenizer(list(texts))["input_ids"], tokenizer.pad_token_id)
-    decoding, size = Decoding(NEW_TOKENS, BEAMS), AT_A_TIME * BEAMS
+    decoding, size = Decoding(NEW_TOKENS, BEAMS), at_a_time * BEAMS
     generate(backbone.model, prompts, decoding, tokenizer, make_accelerator(config), size, meter)
     return meter.generated_tokens
 
 
-def _hf(model: nn.Module) -> Any:
-    """The model in HF PEFT's LoRA."""
+def _hf(config: RunConfig) -> Any:
+    """The model as transformers loads it, in HF PEFT's LoRA."""
     import peft
+    from transformers import AutoModelForCausalLM
 
-    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=_SITES, task_type="CAUSAL_LM")
-    return peft.get_peft_model(model, config).eval()  # type: ignore[arg-type]
+    where = str(locate(config.model).folder or config.model.repo)
+    model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+    lora = peft.LoraConfig(r=8, lora_alpha=16, target_modules=_SITES, task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, lora).eval()
 
 
 @torch.no_grad()
-def _obvious(model: Any, tokenizer: Any, texts: Sequence[str]) -> int:
+def _obvious(model: Any, tokenizer: Any, texts: Sequence[str], at_a_time: int) -> int:
     """As the documentation shows it: batches in the data's own order, padded on the left."""
     tokenizer.padding_side, written = "left", 0
-    for begin in range(0, len(texts), AT_A_TIME):
-        batch = tokenizer(list(texts[begin : begin + AT_A_TIME]), return_tensors="pt", padding=True)
+    for begin in range(0, len(texts), at_a_time):
+        batch = tokenizer(list(texts[begin : begin + at_a_time]), return_tensors="pt", padding=True)
         found = model.generate(**batch, num_beams=BEAMS, max_new_tokens=NEW_TOKENS, do_sample=False,
                                pad_token_id=tokenizer.pad_token_id)  # fmt: skip
         new = found[:, batch["input_ids"].shape[1] :]

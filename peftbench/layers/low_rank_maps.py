@@ -55,7 +55,7 @@ def low_rank_maps(x: Tensor, maps: Sequence[Map], branch: Tensor | None = None) 
         with torch.autocast(kind, enabled=False) if mixed else nullcontext():
             flat = _flat(x).to(dtype)
             wet = flat if branch is None else _flat(branch).to(dtype)
-            outputs = _form(len(flat), branch is not None, maps)(flat, wet, maps)[1]
+            outputs = _form(len(flat), branch is not None, maps)(flat, wet, maps)
         return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
     tensors = [t for m in maps for t in (m.weight, m.bias, m.a, m.b, m.gate)]
     with torch.autocast(kind, enabled=False):
@@ -67,14 +67,14 @@ def folds(tokens: int, inputs: int, outputs: int) -> bool:
     return 2 * outputs * inputs < tokens * (inputs + 2 * outputs)
 
 
-def _form(tokens: int, apart: bool, maps: Sequence[Map]) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
+def _form(tokens: int, apart: bool, maps: Sequence[Map]) -> Callable[[Tensor, Tensor, Sequence[Map]], list[Tensor]]:
     """`_folded` where that pays for every map and nothing was dropped before the branches, else `_added`."""
     fold = not apart and all(folds(tokens, m.weight.shape[1], m.weight.shape[0]) for m in maps)
     return _folded if fold else _added
 
 
 class _LowRankMaps(torch.autograd.Function):
-    """Saves the input, the weights that multiplied it, A, B and g; rank-R products are made in the backward pass."""
+    """Saves the input, and W, A, B and g, which live anyway; the backward pass makes again what is made of them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, u: Tensor | None, dtype: torch.dtype, scalings: list[float], *tensors):
@@ -83,10 +83,9 @@ class _LowRankMaps(torch.autograd.Function):
         flat = _flat(x).to(dtype)
         wet = flat if u is None else _flat(u).to(dtype)
         form = _form(len(flat), u is not None, maps)
-        fold = form is _folded
-        weights, outputs = form(flat, wet, maps)
-        ctx.save_for_backward(wet, *weights, *(t for m in maps for t in (m.a, m.b, m.gate)))
-        ctx.apart, ctx.count, ctx.fold, ctx.scalings = u is not None, len(weights), fold, scalings
+        outputs = form(flat, wet, maps)
+        ctx.save_for_backward(wet, *(t for m in maps for t in (m.weight, m.a, m.b, m.gate)))
+        ctx.apart, ctx.fold, ctx.scalings = u is not None, form is _folded, scalings
         ctx.shape, ctx.dtypes = x.shape, (x.dtype, None if u is None else u.dtype)
         # Not views for autograd, so that a model may change them in place.
         return tuple(torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]]) for out in outputs)
@@ -95,18 +94,21 @@ class _LowRankMaps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor):  # type: ignore[override]
         wet, *saved = ctx.saved_tensors
-        weights, factors = saved[: ctx.count], iter(saved[ctx.count :])
-        maps = [Map(None, None, *group) for group in zip(factors, factors, factors, ctx.scalings, strict=False)]  # type: ignore[arg-type]  # fmt: skip
+        groups = zip(*(saved[i::4] for i in range(4)), ctx.scalings, strict=True)
+        maps = [Map(weight, None, *factors) for weight, *factors in groups]
         grads = tuple(_flat(grad).to(wet.dtype) for grad in grads)
         to_low = torch.cat([grad @ m.b.to(grad.dtype) for grad, m in zip(grads, maps, strict=True)], 1)
         wanted_x, wanted_u = ctx.needs_input_grad[:2]
-        to_x = _times(grads, weights) if wanted_x else None
-        to_u = None
-        scaled = _scaled(maps).to(wet.dtype)
+        rows = _scaled(maps)
+        scaled = rows.to(wet.dtype)
+        to_x = to_u = None
+        if wanted_x:
+            weights = [_sum(maps, rows, wet.dtype)] if ctx.fold else [m.weight.to(wet.dtype) for m in maps]
+            to_x = _times(grads, weights)
+            if not ctx.fold and not ctx.apart:
+                to_x.addmm_(to_low, scaled)
         if wanted_u:
             to_u = to_low @ scaled
-        elif to_x is not None and not ctx.fold and not ctx.apart:
-            to_x.addmm_(to_low, scaled)
         updates = _factor_gradients(wet @ scaled.t(), wet, to_low, grads, maps)
         shaped = (None if t is None else t.view(ctx.shape).to(d) for t, d in zip((to_x, to_u), ctx.dtypes, strict=True))
         return *shaped, None, None, *updates
@@ -138,30 +140,40 @@ def _scaled(maps: Sequence[Map]) -> Tensor:
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def _folded(x: Tensor, _: Tensor, maps: Sequence[Map]) -> tuple[list[Tensor], list[Tensor]]:
-    """W + s·B diag(g) A of all maps as one matrix, and x times it."""
+def _sum(maps: Sequence[Map], scaled: Tensor, dtype: torch.dtype) -> Tensor:
+    """W + s·B diag(g) A of all maps as one matrix, (Σ O_i, I); `scaled` is `_scaled` of them."""
     widths = [len(m.weight) for m in maps]
-    scaled = _scaled(maps)
-    weight = x.new_empty(sum(widths), x.shape[1])
+    weight = torch.empty(sum(widths), scaled.shape[1], dtype=dtype, device=scaled.device)
     for place, m, rows in zip(weight.split(widths), maps, scaled.split([len(m.a) for m in maps]), strict=True):
         if m.a.dtype == weight.dtype == m.weight.dtype:
             torch.addmm(m.weight, m.b, rows, out=place)
         else:
             place.copy_(torch.addmm(m.weight.to(m.a.dtype), m.b, rows))
-    biases = [weight.new_zeros(width) if m.bias is None else m.bias for m, width in zip(maps, widths, strict=True)]
-    bias = None if all(m.bias is None for m in maps) else torch.cat(biases).to(x.dtype)
-    return [weight], list(torch.nn.functional.linear(x, weight, bias).unsafe_split_with_sizes(widths, 1))
+    return weight
 
 
-def _added(x: Tensor, wet: Tensor, maps: Sequence[Map]) -> tuple[list[Tensor], list[Tensor]]:
-    """Each map's W, and x times it with the branch added in place."""
+def _folded(x: Tensor, _: Tensor, maps: Sequence[Map]) -> list[Tensor]:
+    """X times the sum of W and its update, for all maps at once."""
+    weight, widths = _sum(maps, _scaled(maps), x.dtype), [len(m.weight) for m in maps]
+    return list(torch.nn.functional.linear(x, weight, _bias(maps, x)).unsafe_split_with_sizes(widths, 1))
+
+
+def _bias(maps: Sequence[Map], x: Tensor) -> Tensor | None:
+    """All maps' biases one after another, of x's type."""
+    if all(m.bias is None for m in maps):
+        return None
+    biases = [x.new_zeros(len(m.weight)) if m.bias is None else m.bias.to(x.dtype) for m in maps]
+    return biases[0] if len(biases) == 1 else torch.cat(biases)
+
+
+def _added(x: Tensor, wet: Tensor, maps: Sequence[Map]) -> list[Tensor]:
+    """X times each map's W, with the branch added in place."""
     low = (wet @ _scaled(maps).to(x.dtype).t()).split([len(m.a) for m in maps], 1)
-    weights = [m.weight.to(x.dtype) for m in maps]
     outputs = []
-    for weight, m, product in zip(weights, maps, low, strict=True):
+    for m, product in zip(maps, low, strict=True):
         bias = None if m.bias is None else m.bias.to(x.dtype)
-        outputs.append(torch.nn.functional.linear(x, weight, bias).addmm_(product, m.b.to(x.dtype).t()))
-    return weights, outputs
+        outputs.append(torch.nn.functional.linear(x, m.weight.to(x.dtype), bias).addmm_(product, m.b.to(x.dtype).t()))
+    return outputs
 
 
 def _times(grads: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:

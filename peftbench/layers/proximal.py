@@ -34,9 +34,14 @@ def official_threshold_(gates: Sequence[Tensor], xi: float) -> None:
         gates: tensors to shrink.
         xi: the threshold, at least 0; 0 changes nothing.
     """
-    for gate in gates:
-        shrunk = torch.where(gate > xi, gate - xi, torch.where(gate < -xi, gate + xi, gate))
-        gate.copy_(torch.where(shrunk.abs() < xi, torch.zeros_like(shrunk), shrunk))
+    gates = list(gates)
+    if not gates:
+        return
+    flat = torch.cat([gate.flatten() for gate in gates])
+    shrunk = torch.where(flat > xi, flat - xi, torch.where(flat < -xi, flat + xi, flat))
+    shrunk.masked_fill_(shrunk.abs() < xi, 0)
+    pieces = shrunk.split([gate.numel() for gate in gates])
+    torch._foreach_copy_(gates, [piece.view_as(gate) for piece, gate in zip(pieces, gates, strict=True)])
 
 
 THRESHOLDS = {"soft": soft_threshold_, "official": official_threshold_}
