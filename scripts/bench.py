@@ -29,7 +29,9 @@ class Size:
     """How much is measured.
 
     Attributes:
-        repeats: of a step. few: of what takes longer, below `long` too few for a median to be trusted. tasks, rows, seeds, epochs: of trainings; rows None: the task's.
+        repeats: of a step.
+        few: repeats of what takes longer; below `long` they are too few for a median to be trusted.
+        tasks, rows, seeds, epochs: of trainings; rows None: all that the task is measured with.
         texts: that are written.
     """
 
