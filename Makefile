@@ -68,7 +68,7 @@ bench: .venv/ready ## ratios of time and memory on this machine, within ten minu
 bench-small: .venv/ready ## a few steps of the same, as CI runs it
 	$(BIN)/python scripts/bench.py --size small --only steps
 
-bench-long: .venv/ready ## epochs of MRPC, RTE, CoLA, 10,000 rows of SST-2 with three seeds, a hundred texts; an hour
+bench-long: .venv/ready ## epochs of MRPC, RTE, CoLA, 10,000 rows of SST-2 with three seeds, a hundred texts; hours on two cores
 	$(BIN)/python scripts/bench.py --size long
 
 format: .venv/ready ## put the code in the project's format
