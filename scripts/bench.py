@@ -46,7 +46,7 @@ class Size:
 
 SIZES = {
     "small": Size(3, 1, ("mrpc",), 64, (0,), 1, 2),
-    "usual": Size(10, 2, ("mrpc", "rte"), 160, (0,), 1, 4),
+    "usual": Size(10, 2, ("mrpc", "rte"), 160, (0,), 1, 12),
     "long": Size(20, 10, tuple(epochs.TASKS), None, (0, 21, 42), 1, 100),
 }
 SECTIONS: dict[str, Section] = {

@@ -24,7 +24,7 @@ from peftbench.training.meter import Meter
 AT_A_TIME = 12
 """Texts of a batch at most: there are two batches at least, so that their order counts."""
 BEAMS = 5
-NEW_TOKENS = 32
+NEW_TOKENS = 24
 """Of a text at most."""
 _SITES = r".*layers\.\d+\..*(q|k|v|o|gate|up|down)_proj"
 
