@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +47,7 @@ class Size:
 
 SIZES = {
     "small": Size(3, 1, ("mrpc",), 64, (0,), 1, 2),
-    "usual": Size(10, 2, ("mrpc", "rte"), 160, (0,), 1, 12),
+    "usual": Size(10, 2, ("mrpc", "rte"), 128, (0,), 1, 12),
     "long": Size(20, 10, tuple(epochs.TASKS), None, (0, 21, 42), 1, 100),
 }
 SECTIONS: dict[str, Section] = {
@@ -75,6 +76,7 @@ def main() -> None:
     size = SIZES[arguments.size]
     size = replace(size, tasks=tuple(arguments.tasks)) if arguments.tasks else size
     quiet_transformers()
+    warnings.simplefilter("ignore", FutureWarning)  # HF PEFT's of transformers, for every model that it wraps.
     root = os.environ.get("PEFTBENCH_DATA")
     source = ["data=folder", f"data.root={root}"] if root else ["data=sample"]
     found: list[Ratio] = []
