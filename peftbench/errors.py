@@ -40,3 +40,10 @@ class BusyError(RunError):
 def first_line(error: BaseException) -> str:
     """What an exception says in its first line; its type where it says nothing, as a bare MemoryError."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator of a device, or of the host, is what gave up. Torch's own error is known by its name."""
+    told = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    by_kind = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return by_kind or any(words in str(error) for words in told)

@@ -31,7 +31,7 @@ from peftbench.backbones.quantisation import backbone_megabytes
 from peftbench.config import RunConfig
 from peftbench.console import warned
 from peftbench.environment import multiplies_bf16
-from peftbench.errors import ConfigurationError, PeftbenchError, RunError, first_line
+from peftbench.errors import ConfigurationError, PeftbenchError, RunError, first_line, is_out_of_memory
 from peftbench.forms.base import Form
 from peftbench.forms.registry import form_class
 from peftbench.kept import Kept
@@ -44,7 +44,7 @@ from peftbench.tasks.base import TaskData, TaskSpec
 from peftbench.tasks.protocols import load_task
 from peftbench.tasks.registry import configured
 from peftbench.training.devices import Devices
-from peftbench.training.guard import failure, is_of_the_disk, is_out_of_memory
+from peftbench.training.guard import failure, is_of_the_disk
 from peftbench.training.meter import Meter, reset_peak_memory
 
 log = logging.getLogger("peftbench")
@@ -110,13 +110,14 @@ def _writing(config: RunConfig) -> Iterator[RunConfig]:
 def _recorded(error: Exception, folder: RunFolder, record: dict[str, Any]) -> RunError:
     """What to raise of an error before training, once it has left a record."""
     what = "out of memory" if is_out_of_memory(error) else type(error).__name__
-    told = RunError(
-        f"{what} while the backbone is loaded ({first_line(error)}; traceback in {folder.path / 'run.log'})"
-    )
+    where = f"; traceback in {folder.path / 'run.log'}" if is_main() else ""
+    told = RunError(f"{what} before training ({first_line(error)}{where})")
     told.folder = folder.path
-    with folder.claimed(), folder.logged():
+    # What another process is at, or has finished meanwhile, is not this failure's; what was interrupted can go on.
+    with contextlib.suppress(PeftbenchError, OSError), folder.claimed(), folder.logged():
         log.error("%s", "".join(traceback.format_exception(error)))
-        folder.write_record(record | failure(error) | {"ended": utc_now()})
+        if folder.finished() is None and not folder.checkpoint.exists():
+            folder.write_record(record | failure(error) | {"ended": utc_now()})
     return told
 
 

@@ -18,7 +18,7 @@ from peftbench.backbones.origin import Located, locate, origin
 from peftbench.backbones.projections import split_fused
 from peftbench.backbones.quantisation import quantise
 from peftbench.config import ModelConfig
-from peftbench.errors import ConfigurationError, first_line
+from peftbench.errors import ConfigurationError, first_line, is_out_of_memory
 from peftbench.kept import Kept
 
 
@@ -86,6 +86,8 @@ def load_backbone(
     except ConfigurationError:
         raise
     except Exception as error:  # Broken files surface as whatever the library that met them first raises.
+        if is_out_of_memory(error):
+            raise
         raise ConfigurationError(_cannot_load(config, located, error)) from error
     _check_shape(config, model)
     split_fused(model)

@@ -119,6 +119,11 @@ class Run:
         return tuple(sorted((name, s["fingerprint"]) for name, s in splits if not name.startswith("submission ")))
 
     @property
+    def rows_id(self) -> str:
+        """A short name of `rows`."""
+        return hashlib.sha256(repr(self.rows).encode()).hexdigest()[:8]
+
+    @property
     def train_rows(self) -> int | None:
         """Rows that trained; None where the record does not say."""
         return self.record["data"]["splits"].get("train", {}).get("rows")
@@ -234,7 +239,8 @@ def find(places: Iterable[Path]) -> Found:
             raise ConfigurationError(f"{place}: no such file or folder; name a folder that runs were written to")
         files |= dict.fromkeys([place] if place.is_file() else sorted(_files(place)))
     # A part of an experiment's runs was tuned by the sweeps of the whole.
-    experiments = {file.resolve().parents[2] for file in files if file.name == "record.json"}
+    above = [file.resolve().parents for file in files if file.name == "record.json"]
+    experiments = {parents[2] for parents in above if len(parents) > 2}
     named = {file.resolve() for file in files}
     files |= {file: None for experiment in sorted(experiments) for file in sorted(experiment.glob("sweeps/[!.]*.json"))
               if file not in named}  # fmt: skip

@@ -75,7 +75,6 @@ class Ledger:
     folder: Path | None = None
     _live: Live | None = None
     _began: float = 0.0
-    _earlier: list[dict[str, Any]] | None = None
 
     def __enter__(self) -> Ledger:
         self._began = time.monotonic()
@@ -211,25 +210,30 @@ class Ledger:
         if self.folder is not None and self.folder.is_dir():
             name = hashlib.sha256(json.dumps(self.words).encode()).hexdigest()[:12]
             file = self.folder / "sweeps" / f"{name}.json"
-            if self._earlier is None:
-                self._earlier = _cells_of(file)
-            manifest = self.manifest() | {"cells": together(self.cells, self._earlier)}
+            manifest = self.manifest() | {"cells": together(self.cells, _cells_of(file))}
             write_text(file, json.dumps(manifest, indent=1) + "\n")
 
 
 def _cells_of(file: Path) -> list[dict[str, Any]]:
-    """The cells that the same command entered before."""
+    """The cells that the same command entered before, or another process of it meanwhile."""
     try:
-        return list(json.loads(file.read_text(encoding="utf-8"))["cells"])
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
+    return [cell for cell in cells if isinstance(cell, dict)] if isinstance(cells, list) else []
 
 
 def together(now: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Cells of tuning with what the same command tried before: a sitting that ends early forgets no trial."""
     known = {_cell_key(cell): cell for cell in earlier}
-    cells = [cell | {"trials": _trials(cell, known.pop(_cell_key(cell), {}))} for cell in now]
+    cells = [_joined(cell, known.pop(_cell_key(cell), {})) for cell in now]
     return cells + list(known.values())
+
+
+def _joined(cell: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell with the trials of before, and with their choice until there is one of now."""
+    chosen = {key: earlier[key] for key in ("chosen", "runs") if key in earlier and not cell.get("chosen")}
+    return cell | chosen | {"trials": _trials(cell, earlier)}
 
 
 def _cell_key(cell: Mapping[str, Any]) -> str:
@@ -238,9 +242,11 @@ def _cell_key(cell: Mapping[str, Any]) -> str:
 
 def _trials(cell: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those of now, where another process had one the earlier entry of the same point, and the points of before."""
-    before = {json.dumps(trial["overrides"]): trial for trial in earlier.get("trials", ())}
-    points = {json.dumps(trial["overrides"]) for trial in cell["trials"]}
-    now = [trial if trial["run_id"] else before.get(json.dumps(trial["overrides"]), trial) for trial in cell["trials"]]
+    told = [trial for trial in earlier.get("trials") or () if isinstance(trial, dict)]
+    before: dict[str, dict[str, Any]] = {json.dumps(trial.get("overrides")): trial for trial in told}
+    trials: list[dict[str, Any]] = cell["trials"]
+    points = {json.dumps(trial["overrides"]) for trial in trials}
+    now = [trial if trial["run_id"] else before.get(json.dumps(trial["overrides"]), trial) for trial in trials]
     return now + [trial for point, trial in before.items() if point not in points]
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from peftbench.errors import RunError
+from peftbench.errors import RunError, is_out_of_memory
 from peftbench.record import Status
 
 
@@ -78,12 +78,6 @@ def not_finite(loss: Tensor, gradient_norm: Tensor) -> str | None:
     if bool(torch.isfinite(loss + gradient_norm)):
         return None
     return "the gradient's norm" if bool(torch.isfinite(loss)) else "the loss"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the allocator of a device, or of the host, is what gave up."""
-    told = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in str(error) for words in told)
 
 
 def failure(error: BaseException) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from peftbench.config import TrainerConfig
 from peftbench.doors import Attachment, Clock
+from peftbench.errors import is_out_of_memory
 from peftbench.sparsity import Strength
 from peftbench.training.batching import Rows, micro_batches, plan_epoch
 from peftbench.training.checkpoint import random_states, set_random_states
 from peftbench.training.devices import Devices
-from peftbench.training.guard import Diverged, OutOfMemory, is_out_of_memory, not_finite
+from peftbench.training.guard import Diverged, OutOfMemory, not_finite
 from peftbench.training.interruption import Interruption
 from peftbench.training.meter import Meter
 from peftbench.training.optimizers import Optimizers

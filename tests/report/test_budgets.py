@@ -115,6 +115,11 @@ def test_a_second_sitting_forgets_no_trial():
     now = [{**cell, "trials": [trial(2, "a"), trial(4, None)]}]
     first, second = together(now, before)
     assert [entry["run_id"] for entry in first["trials"]] == ["a", "b", "c"]
+    chosen = {"chosen": trial(4, "b"), "runs": [trial(4, "b")]}
+    (kept,) = together([{**now[0], "chosen": None, "runs": []}], [{**before[0], **chosen}])
+    assert {key: kept[key] for key in chosen} == chosen
+    assert read_budgets([{"experiment": "x", "trials": 3, "cells": [kept]}]).only_trials == {"a", "c"}
+    assert together(now, [{**cell, "trials": [3]}])[0]["trials"] == now[0]["trials"]
     assert second == other
     assert together([], before) == before
 

@@ -148,6 +148,15 @@ def test_a_prompts_lines_tell_weights_of_one_name_apart(write_run, runs):
     assert lines == {f"Prompt tuning, minilm [weights {digest * 8}]" for digest in "01"}
 
 
+def test_panels_of_other_rows_have_other_titles_in_figures_without_a_backbone(write_run, runs):
+    for name in ("these", "those"):
+        for length in (1, 20):
+            write_run(method="prompt_tuning", settings={"length": length}, fingerprint=name)
+    rows = prepare_prompts(runs(), "method.length")
+    titles = [ax.get_title() for ax in FIGURES["prompt_length"].paint(rows).axes]
+    assert len(set(titles)) == 2
+
+
 def test_the_front_of_a_metric_whose_least_is_best(write_run, runs):
     for method, count, ter in (("bitfit", 100, 0.4), ("lora", 200, 0.5), ("full", 300, 0.3)):
         scores = {"validation": {"ter": ter}}
@@ -295,7 +304,7 @@ def test_prompt_lines_are_of_at_least_two_lengths(write_run, runs):
     ]
 
 
-@pytest.mark.parametrize("spoilt", [[], {"gates": 1}, {"gates": {"prefix": [{"mean": "high"}, None]}}])
+@pytest.mark.parametrize("spoilt", [[], {"gates": 1}, {"gates": {"prefix": [{"mean": "high"}, None, 0.5]}}])
 def test_an_analysis_of_another_shape_is_none(write_run, runs, spoilt):
     file = write_run(method="unipelt")
     (file.parent / "analysis.json").write_text(json.dumps(spoilt))

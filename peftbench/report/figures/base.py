@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +64,7 @@ def origin(run: Run) -> Row:
         "protocol": run.protocol,
         "data": run.data_kind,
         "train_rows": run.train_rows,
-        "rows_id": hashlib.sha256(repr(run.rows).encode()).hexdigest()[:8],
+        "rows_id": run.rows_id,
     }
 
 

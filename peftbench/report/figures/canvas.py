@@ -105,7 +105,7 @@ def entitle(ax: Axes, row: Row, rows: Sequence[Row], *more: str) -> None:
         parts.append(row["model"])
     if len({other["protocol"] for other in rows}) > 1:
         parts.append(row["protocol"])
-    alike = [other for other in rows if (other["task"], other.get("model")) == (row["task"], row.get("model"))]
+    alike = [o for o in rows if o["task"] == row["task"] and row.get("model") in (None, o.get("model"))]
     if len({other["train_rows"] for other in alike}) > 1:
         parts.append(f"{row['train_rows']:,} training rows")
     alike = [

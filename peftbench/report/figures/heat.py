@@ -59,7 +59,9 @@ def prepare_gates(runs: Sequence[Run]) -> list[Row]:
 
     def cells(run: Run) -> Cells:
         gates = by_layer(analysis(run).get("gates")).items()
-        return numbers({(_part(part), layer): gate.get("mean") for (part, layer), gate in gates if gate})
+        return numbers(
+            {(_part(part), layer): gate.get("mean") for (part, layer), gate in gates if isinstance(gate, dict)}
+        )
 
     return _rows(runs, cells, "gate")
 

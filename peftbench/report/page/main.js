@@ -34,16 +34,17 @@ function runTitle(row) {
 }
 
 function panelTitle(group) {
-  const { task, model, protocol, train_rows: rows } = group[0];
+  const { task, model, protocol, ground, train_rows: rows } = group[0];
+  const several = data.rows.some((row) => row.task === task && row.model === model && row.ground !== ground);
   const amount = rows === null ? [] : [many(rows, "training row")];
-  return [task, model, `protocol ${protocol}`, ...amount, many(group.length, "run")].join(" · ");
+  return [task, model, `protocol ${protocol}`, ...amount, ...(several ? [ground] : []), many(group.length, "run")].join(" · ");
 }
 
 // Scores of one task and model by one metric, split, protocol, kind and amount of data: whatever else is not to be
 // compared.
 function scoreSpecs(rows) {
   const drawn = rows.filter((row) => row.score !== null && row.effective !== null);
-  return grouped(drawn, (row) => [row.task, row.model, row.metric, row.split, row.protocol, row.mark, row.train_rows]).map((group) => ({
+  return grouped(drawn, (row) => [row.task, row.model, row.metric, row.split, row.protocol, row.mark, row.train_rows, row.ground]).map((group) => ({
     title: panelTitle(group),
     mark: group[0].mark,
     xName: "effective parameters, head not counted",
@@ -80,7 +81,7 @@ function stagePoints(row, key, marks) {
 
 function stageSpecs(rows) {
   const staged = rows.filter((row) => row.stages.length);
-  const specs = grouped(staged, (row) => [row.task, row.model, row.protocol, row.mark, row.train_rows]).map((group) => {
+  const specs = grouped(staged, (row) => [row.task, row.model, row.protocol, row.mark, row.train_rows, row.ground]).map((group) => {
     const curves = group.flatMap((row) => [
       { points: stagePoints(row, "generalization", GENERALIZATION), marks: GENERALIZATION },
       { points: stagePoints(row, "memorization", MEMORIZATION), marks: MEMORIZATION, dashed: true },

@@ -142,6 +142,7 @@ def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
         "error": _error(record.get("error")),
         "protocol": text(run.protocol),
         "train_rows": number(run.train_rows),
+        "ground": f"weights {run.weights}, rows {run.rows_id}",
         "mark": ", ".join(run.marks),
         "run": text(run.run_id),
         "link": link(run.file, folder),
