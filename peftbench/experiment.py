@@ -109,36 +109,38 @@ def _writing(config: RunConfig) -> Iterator[RunConfig]:
 
 def _recorded(error: Exception, folder: RunFolder, record: dict[str, Any]) -> RunError:
     """What to raise of an error before training, once it has left a record."""
-    what = "out of memory" if is_out_of_memory(error) else type(error).__name__
-    where = f"; traceback in {folder.path / 'run.log'}" if is_main() else ""
-    told = RunError(f"{what} before training ({first_line(error)}{where})")
-    told.folder = folder.path
     # What another process is at, or has finished meanwhile, is not this failure's; what was interrupted can go on.
     with contextlib.suppress(PeftbenchError, OSError), folder.claimed(), folder.logged():
         log.error("%s", "".join(traceback.format_exception(error)))
         if folder.finished() is None and not folder.checkpoint.exists():
             folder.write_record(record | failure(error) | {"ended": utc_now()})
-    return told
+    return _told(error, folder)
 
 
 def _carried_out(run: Run, began: float) -> tuple[dict[str, Any], Path]:
     """The run's record and folder; its errors know the folder too."""
-    folder = run.folder
     try:
-        return run.carry_out(began), folder.path
+        return run.carry_out(began), run.folder.path
     except PeftbenchError as error:
-        error.folder = folder.path
+        error.folder = run.folder.path
         raise
     except Exception as error:
-        if is_of_the_disk(error):
-            told = RunError(
-                f"outputs: cannot write to {folder.path} ({first_line(error)}); make room there, and the same command"
-                " goes on"
-            )
-        else:
-            told = RunError(f"{type(error).__name__}: {first_line(error)} (traceback in {folder.path / 'run.log'})")
-        told.folder = folder.path
-        raise told from error
+        raise _told(error, run.folder) from error
+
+
+def _told(error: Exception, folder: RunFolder) -> RunError:
+    """One line of an error that is not ours; it knows the folder, where the traceback is."""
+    if is_of_the_disk(error):
+        told = RunError(
+            f"outputs: cannot write to {folder.path} ({first_line(error)}); make room there, and the same command"
+            " goes on"
+        )
+    else:
+        what = "out of memory" if is_out_of_memory(error) else type(error).__name__
+        where = f" (traceback in {folder.path / 'run.log'})" if is_main() else ""
+        told = RunError(f"{what}: {first_line(error)}{where}")
+    told.folder = folder.path
+    return told
 
 
 def placed(config: RunConfig, kept: Kept) -> tuple[TaskSpec, type[Form], TaskData, RunFolder]:

@@ -10,6 +10,7 @@ from torch import nn
 from peftbench.bench import growth, table
 from peftbench.bench.epochs import METHODS, Epoch, _ratios
 from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
+from peftbench.bench.models import Batch, frozen_bound, loss
 
 
 def test_cases_take_turns_and_warm_up_does_not_count():
@@ -45,6 +46,20 @@ def test_memory_for_the_backward_pass_is_counted_once_and_without_weights():
         return (hidden * hidden.detach()).sum()
 
     assert saved_megabytes(forward) == pytest.approx(bytes_held / 1e6, rel=0.01)
+
+
+def test_the_bound_trains_nothing_and_ends_at_the_first_layers_attention():
+    model = frozen_bound()
+    seen = {}
+    attention = model.bert.encoder.layer[0].attention.self
+    for name in ("query", "key", "value"):
+        linear = getattr(attention, name)
+        linear.register_forward_hook(lambda _, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
+    loss(model, Batch.of(1, 4), bf16=False).backward()
+    assert all(given.grad is not None and given.is_leaf for _, given in seen.values())
+    assert not any(taken.requires_grad for taken, _ in seen.values())
+    assert len(seen) == 3
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_epochs_are_compared_only_over_as_many_steps():

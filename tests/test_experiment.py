@@ -1,5 +1,6 @@
 """Whole runs on a tiny backbone and sample data."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -10,6 +11,7 @@ import pytest
 import torch
 from contracts.test_methods import METHODS
 
+from peftbench.backbones.origin import origin
 from peftbench.compose import compose_run
 from peftbench.errors import RunError
 from peftbench.experiment import Run, run_experiment
@@ -352,6 +354,9 @@ def test_a_merged_backbone_is_a_plain_model_that_scores_the_same(name, tiny_run)
         predicted = model(**inputs).logits.argmax(1)
     accuracy = (predicted == torch.tensor(rows["label"])).float().mean().item()
     assert accuracy == pytest.approx(record["metrics"]["validation"]["accuracy"])
+    steps = sum(record["steps"].values())
+    told = origin(dataclasses.replace(compose_run(["model=minilm"]).model, path=str(path / "merged")))
+    assert told["described"] == f"{name} on mrpc, {steps} steps, run {record['run_id']}"
 
 
 def test_each_step_thresholds_with_its_own_level_and_its_own_rate(tiny_run, monkeypatch):

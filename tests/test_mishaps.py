@@ -230,7 +230,7 @@ def test_a_backbone_that_does_not_fit_is_one_line(error, tiny_run, monkeypatch):
         raise error
 
     monkeypatch.setattr("transformers.AutoModelForSequenceClassification.from_pretrained", refuse)
-    with pytest.raises(RunError, match=r"out of memory before training \((MemoryError|Default)") as raised:
+    with pytest.raises(RunError, match=r"out of memory: (MemoryError|Default)") as raised:
         run(tiny_run, "method=lora")
     record = read_record(raised.value.folder / "record.json")
     assert record["status"] == "out_of_memory"

@@ -112,13 +112,13 @@ class Run:
         digest = model.get("weights_sha256")
         return digest[:8] if digest else str(model.get("revision") or model["source"])
 
-    @property
+    @cached_property
     def rows(self) -> tuple[tuple[str, str], ...]:
         """Fingerprints of the splits that train, select or are scored; those of a submission have no labels."""
         splits = self.record["data"]["splits"].items()
         return tuple(sorted((name, s["fingerprint"]) for name, s in splits if not name.startswith("submission ")))
 
-    @property
+    @cached_property
     def rows_id(self) -> str:
         """A short name of `rows`."""
         return hashlib.sha256(repr(self.rows).encode()).hexdigest()[:8]
@@ -239,9 +239,9 @@ def find(places: Iterable[Path]) -> Found:
             raise ConfigurationError(f"{place}: no such file or folder; name a folder that runs were written to")
         files |= dict.fromkeys([place] if place.is_file() else sorted(_files(place)))
     # A part of an experiment's runs was tuned by the sweeps of the whole.
-    above = [file.resolve().parents for file in files if file.name == "record.json"]
-    experiments = {parents[2] for parents in above if len(parents) > 2}
-    named = {file.resolve() for file in files}
+    above = {file.absolute().parents[1:2] for file in files if file.name == "record.json"}
+    experiments = {group.resolve().parent for (group,) in filter(None, above)}
+    named = {file.resolve() for file in files if file.parent.name == "sweeps"}
     files |= {file: None for experiment in sorted(experiments) for file in sorted(experiment.glob("sweeps/[!.]*.json"))
               if file not in named}  # fmt: skip
     runs, unreadable, sweeps = [], [], []

@@ -128,14 +128,16 @@ def _quantized(row: Row, runs: Iterable[Run]) -> list[str]:
 
 
 def _steps(runs: Iterable[Run], theirs: int | None) -> list[str]:
-    """Runs that a number of optimizer steps ended which is not the paper's."""
+    """How training ended otherwise than the paper's: after other optimizer steps, or by steps instead of epochs."""
     ours = {run.settings.get("trainer.max_steps") for run in runs}
     if ours == {theirs} or not ours:
         return []
-    told = ", ".join(
-        "by epochs" if steps is None else f"{steps:,} steps" for steps in sorted(ours, key=lambda s: s or 0)
-    )
-    return [f"training (here {told}, there {'by epochs' if theirs is None else f'{theirs:,} steps'})"]
+    told = ", ".join(map(_length, sorted(ours, key=lambda steps: steps or 0)))
+    return [f"training (here {told}, there {_length(theirs)})"]
+
+
+def _length(steps: int | None) -> str:
+    return "by epochs" if steps is None else f"{steps:,} steps"
 
 
 def _unlike(row: Row, columns: Sequence[Column]) -> list[str]:

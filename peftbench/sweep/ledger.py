@@ -242,12 +242,15 @@ def _cell_key(cell: Mapping[str, Any]) -> str:
 
 def _trials(cell: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Those of now, where another process had one the earlier entry of the same point, and the points of before."""
-    told = [trial for trial in earlier.get("trials") or () if isinstance(trial, dict)]
-    before: dict[str, dict[str, Any]] = {json.dumps(trial.get("overrides")): trial for trial in told}
-    trials: list[dict[str, Any]] = cell["trials"]
-    points = {json.dumps(trial["overrides"]) for trial in trials}
-    now = [trial if trial["run_id"] else before.get(json.dumps(trial["overrides"]), trial) for trial in trials]
-    return now + [trial for point, trial in before.items() if point not in points]
+    before = [trial for trial in earlier.get("trials") or () if isinstance(trial, dict)]
+    found: list[dict[str, Any]] = []
+    for trial in cell["trials"]:
+        # A point that was drawn twice is two trials: each meets one of before at most.
+        same = next((old for old in before if old.get("overrides") == trial["overrides"]), None)
+        if same is not None:
+            before.remove(same)
+        found.append(trial if trial["run_id"] or same is None else same)
+    return found + before
 
 
 def _name(outcomes: Sequence[Outcome], outcome: Outcome) -> str:

@@ -54,6 +54,25 @@ def test_outputs_and_gradients_are_those_of_the_formula(count, shape, dropout):
 
 
 @pytest.mark.parametrize("shape", [FEW, MANY])
+def test_nothing_but_the_input_is_kept_besides_what_lives_anyway(shape):
+    maps, x = drawn(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    alive = {t.data_ptr() for m in maps for t in (m.weight, m.a, m.b, m.gate) if t is not None}
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        low_rank_maps(x, maps)
+    assert {t.data_ptr() for t in kept} - alive == {x.data_ptr()}
+
+
+@pytest.mark.parametrize("shape", [FEW, MANY])
+def test_a_weight_that_changes_before_the_backward_pass_is_an_error(shape):
+    maps, x = drawn(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    outputs = low_rank_maps(x, maps)
+    maps[0].weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs[0].sum().backward()
+
+
+@pytest.mark.parametrize("shape", [FEW, MANY])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_gradients_pass_gradcheck(shape, dropout):
     torch.manual_seed(1)

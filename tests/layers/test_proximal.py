@@ -42,6 +42,16 @@ def test_official_has_a_dead_zone_of_twice_xi_and_leaves_exactly_xi_alone():
 
 
 @pytest.mark.parametrize("operator", [soft_threshold_, official_threshold_])
+def test_gates_of_any_shapes_are_thresholded_each_as_if_alone(operator):
+    together, alone = ([GRID.clone(), GRID[:6].clone().view(2, 3), GRID[7:8].clone()] for _ in range(2))
+    operator(together, XI)
+    for gate in alone:
+        operator([gate], XI)
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+    assert not torch.equal(together[0], GRID)
+
+
+@pytest.mark.parametrize("operator", [soft_threshold_, official_threshold_])
 def test_a_threshold_of_zero_changes_nothing(operator):
     gates = [GRID.clone(), GRID[:3].clone()]
     operator(gates, 0.0)

@@ -122,6 +122,8 @@ def test_a_second_sitting_forgets_no_trial():
     assert together(now, [{**cell, "trials": [3]}])[0]["trials"] == now[0]["trials"]
     assert second == other
     assert together([], before) == before
+    twice = [{**cell, "trials": [trial(2, "a"), trial(2, "a")]}]  # A point that was drawn twice was two trials.
+    assert together([{**cell, "trials": [trial(2, "a")]}], twice) == twice
 
 
 def test_two_manifests_of_one_cell_count_their_shared_trials_once():

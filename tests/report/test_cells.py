@@ -59,9 +59,10 @@ def test_weights_of_one_name_are_apart(write_run, outputs, grid):
     for seed, digest in enumerate(("aaaaaaaabb", "ccccccccdd")):
         file = write_run(seed=seed, scores=0.8)
         record = json.loads(file.read_text())
-        record["model"]["weights_sha256"] = digest
+        record["model"] |= {"weights_sha256": digest} | ({"described": "full on lm, 10 steps"} if seed else {})
         file.write_text(json.dumps(record))
-    assert [line.label for line in grid().lines] == ["LoRA [weights aaaaaaaa]", "LoRA [weights cccccccc]"]
+    told = ["LoRA [weights aaaaaaaa]", "LoRA [weights cccccccc: full on lm, 10 steps]"]
+    assert [line.label for line in grid().lines] == told
 
 
 def test_runs_that_a_column_tells_apart_share_a_row(write_run, grid):

@@ -189,6 +189,17 @@ def test_choices_filter_table_and_plots(look, report):
     assert page.locator("#page-count").inner_text() == "11 runs"
 
 
+def test_weights_of_one_name_are_plots_of_their_own(look, write_run, outputs):
+    for seed in range(2):
+        write_run(seed=seed, scores=0.7)
+        file = write_run(seed=seed, scores=0.9, commit="other")
+        file.write_text(file.read_text().replace("0" * 64, "1" * 64))
+    write_page(find([outputs]), outputs / "report.html", "Two kinds of weights")
+    told = look(outputs / "report.html").locator("#page-scores").inner_text()
+    assert told.count("2 runs") == 2
+    assert all(f"weights {digest * 8}" in told for digest in "01")
+
+
 def test_the_pointer_shows_a_run(look, report):
     page = look(report)
     tip = page.get_by_role("tooltip")

@@ -31,10 +31,10 @@ def _placed(entry: Mapping[str, Any], stages: range) -> bool:
 
 def by_layer(found: Any) -> dict[tuple[str, int], Any]:
     """`{name: [layer 0's, layer 1's, ...]}` by name and layer; empty where it is not of that shape."""
-    lists = (
-        {name: values for name, values in found.items() if isinstance(values, list)} if isinstance(found, dict) else {}
-    )
-    return {(name, layer): value for name, values in lists.items() for layer, value in enumerate(values)}
+    if not isinstance(found, dict):
+        return {}
+    lists = ((name, values) for name, values in found.items() if isinstance(values, list))
+    return {(name, layer): value for name, values in lists for layer, value in enumerate(values)}
 
 
 def numbers(found: Mapping[Any, Any]) -> dict[Any, float]:

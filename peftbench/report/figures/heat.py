@@ -58,10 +58,9 @@ def prepare_gates(runs: Sequence[Run]) -> list[Row]:
     """A row per setting, layer and part of UniPELT: the gate's mean over the rows of the evaluation."""
 
     def cells(run: Run) -> Cells:
-        gates = by_layer(analysis(run).get("gates")).items()
-        return numbers(
-            {(_part(part), layer): gate.get("mean") for (part, layer), gate in gates if isinstance(gate, dict)}
-        )
+        gates = by_layer(analysis(run).get("gates"))
+        means = {place: gate.get("mean") for place, gate in gates.items() if isinstance(gate, dict)}
+        return numbers({(_part(part), layer): mean for (part, layer), mean in means.items()})
 
     return _rows(runs, cells, "gate")
 
