@@ -226,7 +226,7 @@ def test_every_word_of_a_disk_that_takes_no_more_is_understood(code, tiny_run, m
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")])
 def test_a_backbone_that_does_not_fit_is_one_line(error, tiny_run, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise error
 
     monkeypatch.setattr("transformers.AutoModelForSequenceClassification.from_pretrained", refuse)
