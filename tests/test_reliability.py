@@ -264,7 +264,9 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(number, tiny_run
     assert len([line for line in lines if line["kind"] == "evaluation"]) == 3
 
 
-@pytest.mark.parametrize("order", [("USR2",), ("TERM", "USR2"), ("USR2", "TERM")])
+@pytest.mark.parametrize(
+    "order", [("USR2",), *(pytest.param(o, marks=pytest.mark.long) for o in [("TERM", "USR2"), ("USR2", "TERM")])]
+)
 def test_a_clusters_signal_ends_with_a_checkpoint_and_then_has_its_own_way(order, tiny_run, tmp_path):
     """submitit's handler of SIGUSR2 queues the job again and leaves by SystemExit; its one of SIGTERM does nothing."""
     words = ["method=sora", "trainer.epochs=3", "trainer.checkpoint_every=100", *FAST["sora"]]
@@ -450,7 +452,7 @@ def test_micro_batches_that_memory_asks_for_change_no_gradient(tiny_run, monkeyp
         run(tiny_run, *quiet, "seed=5", "trainer.auto_micro_batch=true")
 
 
-@pytest.mark.parametrize("fits", [3, 5])
+@pytest.mark.parametrize("fits", [pytest.param(3, marks=pytest.mark.long), 5])
 def test_micro_batches_that_memory_asks_for_survive_a_kill_to_the_bit(fits, tiny_run, monkeypatch, tmp_path):
     """With dropout: the pass that failed half-way drew from the random state, and a later process asks memory anew."""
     accumulate = Loop._accumulate

@@ -13,7 +13,7 @@ from peftbench.methods.parts.low_rank import ALL_SITES
 
 RANKS = (1, 4, 16, 64)
 SITES = tuple(range(1, len(ALL_SITES) + 1))
-ROWS = (4, 16, 64)
+ROWS = (2, 8, 32)
 LENGTHS = (16, 64, 256)
 JOBS = 4
 TIME, MEMORY = "growth of time with ", "growth of memory with "
@@ -40,9 +40,9 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
             Ratio(MEMORY + of, str(what), against, held / least, detail=f"{held:.0f} against {least:.0f} MB kept"),
         ]
 
-    found = [point("rank, six sites, 16 x 64 tokens", r, 16, 64, f"method.rank={r}") for r in RANKS]
+    found = [point("rank, six sites, 8 x 64 tokens", r, 8, 64, f"method.rank={r}") for r in RANKS]
     found += [
-        point("sites, rank 8, 16 x 64 tokens", n, 16, 64, f"method.sites=[{','.join(ALL_SITES[:n])}]") for n in SITES
+        point("sites, rank 8, 8 x 64 tokens", n, 8, 64, f"method.sites=[{','.join(ALL_SITES[:n])}]") for n in SITES
     ]
     found += [point("rows, rank 8, 64 tokens each", n, n, 64) for n in ROWS]
     found += [point("length, rank 8, 8 rows", n, 8, n) for n in LENGTHS]

@@ -19,7 +19,7 @@ METHODS = (
 )  # fmt: skip
 """Those whose result is more than the head."""
 HF_PEFT = "HF PEFT LoRA"
-ROWS, LENGTH = (1, 32), 64
+ROWS, LENGTH = (1, 32), 32
 
 
 def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:

@@ -13,7 +13,7 @@ from peftbench.config import RunConfig
 from peftbench.errors import ConfigurationError
 from peftbench.forms.registry import form_class
 
-ROWS, LENGTH = 32, 128
+ROWS, LENGTH = 16, 128
 METHODS = ("lora", "sora", "houlsby")
 
 

@@ -243,19 +243,12 @@ def test_state_goes_back_as_it_was(name):
 
 
 @each_pair
-def test_finalize_keeps_logits(name, family):
+def test_finalize_keeps_logits_and_what_is_exported_goes_back_onto_a_stock_model(name, family, tmp_path):
     model, attachment = attached(name, family)
     train(model, attachment)
     before = logits(model)
     attachment.finalize()
     torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "family"), [p for p in PAIRS if p[1] in ("bert", "gpt2", "t5", "deberta-v2")])
-def test_an_export_goes_back_onto_a_stock_model(name, family, tmp_path):
-    model, attachment = attached(name, family)
-    train(model, attachment)
-    attachment.finalize()
     attachment.export(tmp_path)
     if method_class(name).capabilities.exports_peft:
         with pytest.raises(ConfigurationError, match=r"PeftModel\.from_pretrained"):
