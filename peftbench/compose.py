@@ -6,12 +6,13 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peftbench.config import RunConfig
 from peftbench.errors import ConfigurationError
 from peftbench.strict import did_you_mean
-from peftbench.typed import typed
+
+if TYPE_CHECKING:
+    from peftbench.config import RunConfig
 
 
 def conf_folder() -> Path:
@@ -84,6 +85,8 @@ def from_hydra(node: Any, hydra: Any) -> RunConfig:
         ConfigurationError: see `peftbench.typed.typed`.
     """
     from omegaconf import OmegaConf
+
+    from peftbench.typed import typed  # With it come the tasks and numpy, which Hydra's own errors do without.
 
     choices = dict(hydra.runtime.choices)
     with hydra_errors(), without_environment():
@@ -191,14 +194,15 @@ def _quoted(text: str) -> str | None:
 
 def known_keys() -> dict[str, list[str]]:
     """Every key and group that can stand on the left of an override, with the group's choices that have the key."""
-    from omegaconf import OmegaConf
+    import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Hydra's own reads these files ten times slower.
     groups = [group.name for group in sorted(conf_folder().iterdir()) if group.is_dir()]
     keys: dict[str, list[str]] = {name: [] for name in (*groups, "seed", "outputs", "experiment_name")}
     for group in groups:
         for file in sorted((conf_folder() / group).glob("*.yaml")):
             if group not in ("preset", "experiment"):
-                for key in _flat(OmegaConf.to_container(OmegaConf.load(file)), group):  # type: ignore[arg-type]
+                for key in _flat(yaml.load(file.read_text(encoding="utf-8"), Loader=loader) or {}, group):
                     keys.setdefault(key, []).append(file.stem)
     return keys
 
