@@ -21,12 +21,12 @@ def commands(experiment: str, overrides: Sequence[str], to: str | None) -> tuple
     Args:
         experiment: its name.
         overrides: of the sweep; `outputs` and `experiment_name` among them say where the runs are found.
-        to: folder of the report; None: docs/results/<experiment>.
+        to: folder of the report; None: `report` beside the runs.
     """
     given = dict(word.split("=", 1) for word in overrides if "=" in word)
     runs = f"{given.get('outputs', 'outputs')}/{given.get('experiment_name', experiment)}"
     sweep = [*PEFTBENCH, "-m", f"+experiment={experiment}", *overrides]
-    return sweep, [*PEFTBENCH, "report", runs, f"to={to or f'docs/results/{experiment}'}"]
+    return sweep, [*PEFTBENCH, "report", runs, f"to={to or f'{runs}/report'}"]
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", nargs="?", help="a name of conf/experiment; none: list them")
     parser.add_argument("overrides", nargs="*", help="of the sweep, e.g. data=folder data.root=<folder> seed=0")
-    parser.add_argument("--to", help="folder of the report (docs/results/<experiment>)")
+    parser.add_argument("--to", help="folder of the report (<outputs>/<name>/report)")
     arguments = parser.parse_intermixed_args()
     if arguments.experiment is None:
         return subprocess.call([*PEFTBENCH, "list", "experiments"])

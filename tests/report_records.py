@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 METHODS: dict[str, dict[str, Any]] = {
     "full": {},
@@ -38,6 +39,8 @@ ROLES = {
 METRICS = {"cola": "matthews_correlation", "stsb": "pearson", "e2e": "bleu", "webnlg": "bleu", "dart": "bleu"}
 """Selecting metrics that are not accuracy."""
 
+CONF = Path(__file__).parents[1] / "conf"
+MODELS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted((CONF / "model").glob("*.yaml"))}
 COMMIT = "f8a0d7110c89de6b17148faac3658baabe2ec813"
 
 
@@ -68,6 +71,7 @@ def synthetic_record(
     commit: str = COMMIT,
     dirty: bool = False,
     weights: str = "wheel",
+    repo: str | None = None,
     fingerprint: str = "row",
     started: str = "2026-11-24T08:00:00+00:00",
 ) -> dict[str, Any]:
@@ -95,9 +99,11 @@ def synthetic_record(
         commit: the code's.
         dirty: whether the code differed from it.
         weights: where the backbone came from; `random` are no weights.
+        repo: on the hub; None: the one that the backbone's name stands for.
         fingerprint: stands for the rows.
         started: ISO 8601.
     """
+    repo = repo or MODELS.get(model, {}).get("repo", f"hub/{model}")
     metric = metric or METRICS.get(task, "accuracy")
     metrics = {s: dict(m) for s, m in scores.items()} if isinstance(scores, Mapping) else {split: {metric: scores}}
     if ranks is None and method in ("lora", "adalora", "sora"):
@@ -107,7 +113,7 @@ def synthetic_record(
         "data": {"source": "folder", "root": "/data", "max_train_rows": None, "max_eval_rows": None},
         "experiment_name": experiment,
         "method": {"name": method, **METHODS.get(method, {}), **(settings or {})},
-        "model": {"name": model, "repo": f"hub/{model}", "weights": "pretrained", "quantization": None},
+        "model": {"name": model, "repo": repo, "weights": "pretrained", "quantization": None},
         "optimizer": {"name": "adamw", "lr": 1e-3, "schedule": "linear", "warmup_ratio": 0.06},
         "outputs": "outputs",
         "preset": None,
@@ -127,7 +133,7 @@ def synthetic_record(
         "config": full,
         "task": task,
         "method": method,
-        "model": {"name": model, "source": weights, "repo": f"hub/{model}", "weights_sha256": "0" * 64},
+        "model": {"name": model, "source": weights, "repo": repo, "weights_sha256": "0" * 64},
         "seed": seed,
         "form": "classification",
         "data": {

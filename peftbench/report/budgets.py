@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from peftbench.report.records import Run
+from peftbench.report.records import Run, experiment_folder
 
-Cell = tuple[str, str, str, str]
+
+@dataclass
+class Tuned:
+    """What was tuned on its own: a method on a task and a backbone, with the words that its trials share.
+
+    Attributes:
+        place: the experiment's folder, method, task and model.
+        trials: their points, each as often as it was drawn.
+        runs: ids of the runs that tried or were chosen.
+    """
+
+    place: tuple[str, ...]
+    trials: Counter[str] = field(default_factory=Counter)
+    runs: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -17,16 +32,25 @@ class Budgets:
     """Tuning trials, and the runs that were nothing else.
 
     Attributes:
-        trials: their number, by experiment, method, task and model.
+        tuned: all that was.
         only_trials: ids of runs that tuned and are no result.
     """
 
-    trials: Mapping[Cell, int]
+    tuned: Sequence[Tuned]
     only_trials: Collection[str]
 
     def of(self, run: Run) -> int | None:
-        """Trials behind a run; None where no sweep tuned."""
-        return self.trials.get((run.experiment, run.method, run.task, run.model))
+        """Trials behind a run; None where no sweep tuned.
+
+        Those of the search that the run is of; behind a run of none, those of all searches of its method, task and
+        model in its experiment.
+        """
+        if not self.tuned:
+            return None
+        place = (experiment_folder(run.file), run.method, run.task, run.model)
+        here = [one for one in self.tuned if one.place == place]
+        own = [one for one in here if run.run_id in one.runs] or here
+        return functools.reduce(operator.or_, (one.trials for one in own)).total() if own else None
 
 
 def read_budgets(sweeps: Iterable[Mapping[str, Any]]) -> Budgets:
@@ -34,21 +58,24 @@ def read_budgets(sweeps: Iterable[Mapping[str, Any]]) -> Budgets:
 
     A point drawn twice was two trials. A run of a grid, or of a chosen point, is a result whatever else it was.
     """
-    trials: dict[Cell, Counter[str]] = {}
+    tuned: dict[tuple[str, ...], Tuned] = {}
     tried: set[str] = set()
     results: set[str] = set()
     for sweep in sweeps:
         if sweep.get("trials") is None:
             results |= _ids(sweep.get("runs"))
         for cell in _mappings(sweep.get("cells")):
-            results |= _ids(cell.get("runs"))
-            tried |= _ids(cell.get("trials"))
+            chosen, tries = _ids(cell.get("runs")), _ids(cell.get("trials"))
+            results |= chosen
+            tried |= tries
             # A point that was refused has no run, and was tried all the same.
             points = Counter(str(t.get("run_id") or t.get("overrides")) for t in _mappings(cell.get("trials")))
-            key = (sweep.get("experiment"), *(cell.get(name) for name in ("method", "task", "model")))
-            if points and all(isinstance(name, str) for name in key):
-                trials[key] = trials.get(key, Counter()) | points  # type: ignore[index]
-    return Budgets({key: points.total() for key, points in trials.items()}, tried - results)
+            place = (sweep.get("folder"), *(cell.get(name) for name in ("method", "task", "model")))
+            if points and all(isinstance(name, str) for name in place):
+                one = tuned.setdefault((*place, str(cell.get("overrides"))), Tuned(place))  # type: ignore[arg-type]
+                one.trials |= points
+                one.runs |= chosen | tries
+    return Budgets(list(tuned.values()), tried - results)
 
 
 def _mappings(entries: Any) -> Iterator[Mapping[str, Any]]:

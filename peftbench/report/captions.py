@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from peftbench.report.cells import Grid
 from peftbench.report.labels import natural, task_name
+from peftbench.report.named_weights import hub_name
 from peftbench.report.records import Run, not_the_benchmark
 from peftbench.report.verdicts import Verdict
 
@@ -75,7 +76,8 @@ def _splits(grid: Grid) -> Iterable[str]:
 
 def _model(run: Run) -> str:
     model = run.record["model"]
-    return f"{run.model} (weights: {model.get('described') or model['source']})"
+    of_hub = hub_name(model) if model["source"] == "hub" else model["source"]
+    return f"{run.model} (weights: {model.get('described') or of_hub})"
 
 
 def _dates(runs: Sequence[Run]) -> str:
@@ -90,23 +92,26 @@ def _dates(runs: Sequence[Run]) -> str:
 def _tuning(grid: Grid) -> str:
     known = {cell.trials for line in grid.lines for cell in line.cells if cell.tried} - {None}
     if not known:
-        return "No tuning trials are recorded."
+        told = "No tuning trials are recorded."
+        return f"{told} {_CHECKPOINT}" if _scored_where_chosen(grid, tuned=False) else told
     told = f"Tuning trials: {', '.join(map(str, sorted(known)))} per method and task (column “trials”)"  # type: ignore[type-var]
     told += ", all with the first seed, which is among those averaged."
-    return f"{told} {_OPTIMISM}" if _scored_where_chosen(grid) else told
+    return f"{told} {_OPTIMISM}" if _scored_where_chosen(grid, tuned=True) else told
 
 
+_CHECKPOINT = "The split that is scored chose the checkpoint too."
 _OPTIMISM = "The split that is scored chose the trial and the checkpoint too, so that tuned scores are optimistic."
 
 
-def _scored_where_chosen(grid: Grid) -> bool:
-    """Whether a tuned cell is of the split that selected."""
+def _scored_where_chosen(grid: Grid, tuned: bool) -> bool:
+    """Whether a cell is of the split that chose its trial, or of several checkpoints the best."""
     return any(
         column.split is None or run.record["selection"]["split"] in column.split.split("+")
         for line in grid.lines
         for column, cell in zip(grid.columns, line.cells, strict=True)
-        if cell.trials is not None
+        if cell.trials is not None or not tuned
         for run in cell.runs
+        if tuned or run.record["selection"]["rule"] == "best"
     )
 
 

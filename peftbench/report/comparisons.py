@@ -85,7 +85,10 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
     shared: dict[str, int] = {}
     tasks: dict[str, bool] = {}
     for column, a, b in zip(grid.columns, first.cells, second.cells, strict=True):
-        if not a.runs or not b.runs or tasks.get(column.task):
+        if not a.tried or not b.tried or tasks.get(column.task):
+            continue
+        if not a.values or not b.values:
+            shared.setdefault(column.task, 0)  # One that gives nothing on a task is not better for what it leaves out.
             continue
         tasks[column.task] = ground(a.runs) == ground(b.runs)
         if tasks[column.task] and a.summary and b.summary:

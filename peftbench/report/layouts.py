@@ -72,6 +72,7 @@ class Column:
         published: columns of `published.csv` that pick this column's published numbers.
         scale: what scores are multiplied by; null: the layout's.
         digits: after the point; null: the layout's.
+        note: a sentence that stands under the table where the column is.
     """
 
     task: str
@@ -82,6 +83,7 @@ class Column:
     published: dict[str, Any] | None = None
     scale: float | None = None
     digits: int | None = None
+    note: str | None = None
 
     def takes(self, run: Run) -> bool:
         """Whether a run belongs in this column."""
@@ -225,15 +227,25 @@ def _averaged(scores: Sequence[Score], runs: Sequence[Run]) -> tuple[Column, ...
 
 
 def columns_of(runs: Sequence[Run], metrics: Sequence[str] = ()) -> tuple[Column, ...]:
-    """A column for each task's selecting metric, or for each of `metrics`."""
+    """A column for each task's selecting metric, or for each of `metrics`; of the test split where there is one."""
+    tested = _tested(runs)
     columns: dict[tuple[str, str], Column] = {}
     for run in sorted(runs, key=lambda run: run.task):
         if run.completed:
             for metric in metrics or (run.record["selection"]["metric"],):
-                columns.setdefault((run.task, metric), Column(run.task, metric))
+                columns.setdefault((run.task, metric), Column(run.task, metric, tested.get(run.task)))
     for task in sorted({run.task for run in runs} - {task for task, _ in columns}):
         columns[task, ""] = Column(task)  # Every run of it failed.
     return tuple(map(_generic_scale, columns.values()))
+
+
+def _tested(runs: Sequence[Run]) -> dict[str, str]:
+    """Tasks of whose runs every one was scored on a split `test`, which chose nothing."""
+    scored: dict[str, bool] = {}
+    for run in runs:
+        if run.completed:
+            scored[run.task] = scored.get(run.task, True) and "test" in run.record["metrics"]
+    return {task: "test" for task, everywhere in scored.items() if everywhere}
 
 
 def _generic_scale(column: Column) -> Column:

@@ -101,6 +101,8 @@ def _draw(contents: Contents, names: Sequence[str], folder: Path) -> list[Path]:
             break
         for name, need in drawn.skipped.items():
             print(f"peftbench: note: {grid.layout.name}: no figure {name}: {need}", file=sys.stderr)
+        for told in drawn.left_out:
+            print(f"peftbench: note: {grid.layout.name}: figure {told}", file=sys.stderr)
         files += drawn.files
     for file in files:
         print(file)

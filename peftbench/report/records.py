@@ -219,7 +219,7 @@ class Found:
     Attributes:
         runs: every readable record, ordered by folder.
         unreadable: files that are called records and are none, each with the reason.
-        sweeps: manifests of sweeps, `<experiment>/sweeps/<id>.json`, as they are but for the folder's `experiment`.
+        sweeps: manifests of sweeps, `<experiment>/sweeps/<id>.json`, as they are but for the experiment's `folder`.
     """
 
     runs: list[Run]
@@ -228,7 +228,7 @@ class Found:
 
 
 def find(places: Iterable[Path]) -> Found:
-    """Every record under the given folders or files, each once.
+    """Every record under the given folders or files, each once; of one that was copied the first.
 
     Raises:
         ConfigurationError: a place is not there, or none of them holds a record.
@@ -244,21 +244,28 @@ def find(places: Iterable[Path]) -> Found:
     named = {file.resolve() for file in files if file.parent.name == "sweeps"}
     files |= {file: None for experiment in sorted(experiments) for file in sorted(experiment.glob("sweeps/[!.]*.json"))
               if file not in named}  # fmt: skip
-    runs, unreadable, sweeps = [], [], []
+    runs: dict[tuple[Any, ...], Run] = {}
+    unreadable, sweeps = [], []
     for file in files:
         if file.parent.name == "sweeps":
             if (manifest := _mapping(file)) is not None:
-                sweeps.append({**manifest, "experiment": file.parent.parent.name})
+                sweeps.append({**manifest, "folder": str(file.parent.parent.resolve())})
             continue
         record, reason = _record(file)
         if record is None or reason:
             unreadable.append((file, reason))
         else:
-            runs.append(Run(file, record))
+            told = (record["config"]["experiment_name"], *(record.get(key) for key in ("run_id", "started", "ended")))
+            runs.setdefault(told, Run(file, record))
     if not runs:
         told = f" ({len(unreadable)} files there are not records)" if unreadable else ""
         raise ConfigurationError(f"no record.json under {', '.join(map(str, places))}{told}")
-    return Found(runs, unreadable, sweeps)
+    return Found(list(runs.values()), unreadable, sweeps)
+
+
+def experiment_folder(record: Path) -> str:
+    """Where the runs of a record's experiment and its sweeps lie, whatever the folder is called by now."""
+    return str(record.resolve().parents[2])
 
 
 def _files(root: Path) -> Iterator[Path]:

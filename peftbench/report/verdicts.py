@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from peftbench.report.cells import Cell, Grid, Line
 from peftbench.report.layouts import Column, Row
+from peftbench.report.named_weights import hub_name, is_another
 from peftbench.report.published import Published, find_published
 from peftbench.report.records import Run
 from peftbench.report.statistics import MIN_SEEDS, Summary
@@ -56,16 +57,20 @@ def _of_line(grid: Grid, line: Line) -> Iterator[Verdict]:
             continue
         scale, digits = grid.layout.scale_of(column)
         measured = _scaled(cell, scale)
-        failed = f"{sum(cell.ended.values())}/{cell.tried} failed" if cell.ended else ""
         said = _verdict(published, measured, _differing(grid, line, [column], cell.runs, [published]), digits)
-        yield Verdict(line.label, column.title, published, measured, failed, said, digits)
+        yield Verdict(line.label, column.title, published, measured, _failed([cell]), said, digits)
     published, average = _published(grid, line, None), grid.average(line)
     if published is not None and average is not None:
         # What one of its cells cannot be compared for, their average cannot either.
         numbers = [published, *filter(None, (_published(grid, line, column) for column in grid.columns))]
         digits = grid.layout.scale_of(None)[1]
         said = _verdict(published, average, _differing(grid, line, grid.columns, line.runs, numbers), digits)
-        yield Verdict(line.label, "average", published, average, "", said, digits)
+        yield Verdict(line.label, "average", published, average, _failed(line.cells), said, digits)
+
+
+def _failed(cells: Sequence[Cell]) -> str:
+    failed = sum(sum(cell.ended.values()) for cell in cells)
+    return f"{failed}/{sum(cell.tried for cell in cells)} failed" if failed else ""
 
 
 def _published(grid: Grid, line: Line, column: Column | None) -> Published | None:
@@ -104,6 +109,7 @@ def _differing(
     differences = [
         _other("model", {run.model for run in runs}, model),
         *(f"weights from a {source}" if source == "folder" else f"weights {source}" for source in _strange(runs)),
+        *_of_another_name(runs),
         *_quantized(line.row, runs),
         _other("protocol", {run.protocol for run in runs}, layout.protocol),
         *_steps(runs, layout.max_steps),
@@ -117,6 +123,12 @@ def _differing(
 
 def _strange(runs: Iterable[Run]) -> list[str]:
     return sorted({run.record["model"]["source"] for run in runs} - set(_OWN_WEIGHTS))
+
+
+def _of_another_name(runs: Iterable[Run]) -> list[str]:
+    """Weights that are not those of the name that the run gives them."""
+    models = [run.record["model"] for run in runs]
+    return sorted({f"weights of {hub_name(model)}" for model in models if is_another(model)})
 
 
 def _quantized(row: Row, runs: Iterable[Run]) -> list[str]:

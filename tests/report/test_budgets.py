@@ -118,7 +118,7 @@ def test_a_second_sitting_forgets_no_trial():
     chosen = {"chosen": trial(4, "b"), "runs": [trial(4, "b")]}
     (kept,) = together([{**now[0], "chosen": None, "runs": []}], [{**before[0], **chosen}])
     assert {key: kept[key] for key in chosen} == chosen
-    assert read_budgets([{"experiment": "x", "trials": 3, "cells": [kept]}]).only_trials == {"a", "c"}
+    assert read_budgets([{"folder": "x", "trials": 3, "cells": [kept]}]).only_trials == {"a", "c"}
     assert together(now, [{**cell, "trials": [3]}])[0]["trials"] == now[0]["trials"]
     assert second == other
     assert together([], before) == before
@@ -126,14 +126,32 @@ def test_a_second_sitting_forgets_no_trial():
     assert together([{**cell, "trials": [trial(2, "a")]}], twice) == twice
 
 
+def test_settings_tuned_apart_have_each_their_own_trials(write_run, outputs):
+    """Two commands, one for each rank: three trials each are three trials each."""
+    for rank in (4, 8):
+        ledger = Ledger(["-m", f"method.rank={rank}"], sweeper="random", trials=3, folder=outputs / "default")
+        trials = []
+        for rate in (1e-3, 2e-3, 3e-3):
+            file = write_run(settings={"rank": rank}, config={"optimizer": {"lr": rate}}, scores=rate)
+            trials.append({"overrides": [f"optimizer.lr={rate}"], "run_id": file.parent.name})
+        about = {"task": "mrpc", "method": "lora", "model": "minilm", "overrides": [f"method.rank={rank}"]}
+        ledger.cells.append({**about, "trials": trials, "runs": trials[-1:]})
+        leave(ledger.manifest(), outputs / "default", f"rank{rank}")
+    (grid,) = grids(outputs).values()
+    assert {line.label: line.cells[0].trials for line in grid.lines} == {"LoRA r=4": 3, "LoRA r=8": 3}
+    (outputs / "default").rename(outputs / "renamed")
+    (grid,) = grids(outputs).values()
+    assert [line.cells[0].trials for line in grid.lines] == [3, 3]
+
+
 def test_two_manifests_of_one_cell_count_their_shared_trials_once():
     def manifest(*ids):
         trials = [{"run_id": i, "overrides": [f"method.rank={i}"]} for i in ids]
         cell = {"method": "lora", "task": "mrpc", "model": "minilm", "trials": trials, "runs": []}
-        return {"experiment": "x", "trials": len(ids), "cells": [cell]}
+        return {"folder": "x", "trials": len(ids), "cells": [cell]}
 
     budgets = read_budgets([manifest("a", "a", "b"), manifest("a", "b", "c")])
-    assert budgets.trials == {("x", "lora", "mrpc", "minilm"): 4}
+    assert [(one.place, one.trials.total()) for one in budgets.tuned] == [(("x", "lora", "mrpc", "minilm"), 4)]
     assert set(budgets.only_trials) == {"a", "b", "c"}
 
 
@@ -148,5 +166,5 @@ def test_two_manifests_of_one_cell_count_their_shared_trials_once():
     ],
 )
 def test_cells_that_a_killed_sweep_left_count_nothing(cell):
-    budgets = read_budgets([{"experiment": "x", "trials": 4, "cells": [cell]}, {"cells": 3, "runs": None}])
-    assert budgets.trials == {}
+    budgets = read_budgets([{"folder": "x", "trials": 4, "cells": [cell]}, {"cells": 3, "runs": None}])
+    assert budgets.tuned == []

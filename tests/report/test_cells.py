@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from peftbench.report.contents import make
@@ -178,6 +180,24 @@ def test_no_average_where_a_column_is_not_there(write_run, grid):
     found = grid()
     assert found.average(found.lines[0]) is None
     assert any(note.startswith("Columns without runs: QQP acc, QQP F1") for note in found.notes)
+
+
+def test_without_a_layout_the_test_split_is_scored_where_every_run_has_it(write_run, grid):
+    scores = {"validation": {"accuracy": 0.9}, "test": {"accuracy": 0.7}}
+    write_run(task="rte", protocol="sora", scores=scores)
+    write_run(task="wnli", protocol="sora", scores=scores)
+    write_run(task="wnli", scores=0.8, seed=1)
+    found = grid()
+    assert [(column.task, column.split) for column in found.columns] == [("rte", "test"), ("wnli", None)]
+    values = [value for line in found.lines for cell in line.cells for value in cell.values.values()]
+    assert sorted(values) == [0.7, 0.8, 0.9]
+
+
+def test_a_copied_record_is_one_run(write_run, outputs):
+    write_run(seed=0)
+    shutil.copytree(outputs, outputs.parent / "copy")
+    write_run(seed=1)
+    assert [run.seed for run in find([outputs, outputs.parent / "copy"]).runs] in ([0, 1], [1, 0])
 
 
 def test_the_average_is_over_the_seeds_that_every_column_has(write_run, grid):

@@ -56,6 +56,15 @@ def test_below_three_seeds_it_is_refused_in_words_of_however_many_tasks(write_ru
     assert (found.difference.n, found.p, found.refused) == (6, None, "too few seeds: n=2 on CoLA, 3 needed")
 
 
+def test_a_task_on_which_one_failed_is_not_left_out(write_run, grid):
+    run_both(write_run, "cola", 3)
+    for seed in range(3):
+        write_run(method="lora", task="rte", seed=seed, scores=LORA[seed])
+        write_run(method="sora", task="rte", seed=seed, status="diverged")
+    (found,) = compare(grid(), "permutation")
+    assert (found.difference.n, found.p, found.refused) == (3, None, "too few seeds: n=0 on RTE, 3 needed")
+
+
 def test_seeds_are_counted_task_by_task(write_run, grid):
     """Three seeds in all, of which no task has two, are no three seeds."""
     for seed, task in enumerate(("rte", "cola", "mrpc")):

@@ -33,11 +33,12 @@ def runs(outputs):
     return lambda: find([outputs]).runs
 
 
-def stage(name, effective, generalization, memorization, ranks):
+def stage(name, effective, generalization, memorization, ranks, dense=0.9):
+    scores = {"validation": dense * generalization / 100, "memorization": memorization / 100}
     return {
         "name": name, "unit": "lambda", "value": 0.0, "steps": 10,
         "generalization": generalization, "memorization": memorization,
-        "metrics": {"validation": {"accuracy": 0.9}, "memorization": {"accuracy": 1.0}},
+        "metrics": {split: {"accuracy": score} for split, score in scores.items()},
         "ranks": ranks, "parameters": {"effective": effective},
     }  # fmt: skip
 
@@ -46,15 +47,15 @@ def path(layer, end="attention.self.query"):
     return f"bert.encoder.layer.{layer}.{end}"
 
 
-def write_staged(write_run, **about):
-    """Six layers, one site each; 4 ranks each at first, at the end 0, 1, 2, 3, 4, 4."""
+def write_staged(write_run, kept=(100.0, 99.5, 99.0, 60.0), dense_score=0.9, **about):
+    """Six layers, one site each, 4 ranks each, at the end 0, 1, 2, 3, 4, 4; `kept`: percent of `dense_score`."""
     dense = {path(layer): 4 for layer in range(6)}
     last = {path(layer): rank for layer, rank in enumerate((0, 1, 2, 3, 4, 4))}
     rows = [
-        stage("dense", 100, 100.0, 100.0, dense),
-        stage("lambda=1", 60, 99.5, 90.0, dense),
-        stage("lambda=2", 20, 99.0, 50.0, dense),
-        stage("lambda=3", 10, 60.0, 40.0, last),
+        stage("dense", 100, kept[0], 100.0, dense, dense_score),
+        stage("lambda=1", 60, kept[1], 90.0, dense, dense_score),
+        stage("lambda=2", 20, kept[2], 50.0, dense, dense_score),
+        stage("lambda=3", 10, kept[3], 40.0, last, dense_score),
     ]
     return write_run(method="sora", stages=rows, ranks={"initial": dense, "final": last}, **about)
 
@@ -173,14 +174,16 @@ def test_smallest_count_that_keeps_99_percent():
 
 
 def test_knee_by_hand():
-    # Scaled: x = 1, .5, .1, 0 and y = 1, .9875, .75, 0; above the chord: 0, .4875, .65, 0.
+    # The chord gains 0.4 a parameter from (10, 60); above it: 0, 19.5, 26, 0.
     assert stages.knee([110, 60, 20, 10], [100, 99.5, 90.0, 60]) == 2
-    assert stages.knee([3, 2, 1], [3, 2, 1]) is None, "a straight line has none"
-    assert stages.knee([3, 2, 1], [3, 1.2, 1]) is None, "below the chord nothing bends"
-    assert stages.knee([3, 2, 1], [1, 1, 1]) is None
-    assert stages.knee([3, 2, 1], [100, 100.00000000000001, 99.99999999999999]) is None, "rounding is no bend"
-    assert stages.knee([3, 2, 1], [1, 2, 3]) is None, "the sparsest is an end, not a bend"
-    assert stages.knee([2, 1], [2, 1]) is None
+    assert stages.knee([3, 2, 1], [30, 20, 10]) is None, "a straight line has none"
+    assert stages.knee([3, 2, 1], [30, 12, 10]) is None, "below the chord nothing bends"
+    assert stages.knee([3, 2, 1], [100, 100, 100]) is None
+    assert stages.knee([3, 2, 1], [100, 100.9, 100]) is None, "less than a percent is no bend"
+    assert stages.knee([3, 2, 1], [100, 101.1, 100]) == 1
+    assert stages.knee([3, 2, 1], [95, 104, 110]) == 1, "the chord ends where the curve does, not at its extremes"
+    assert stages.knee([2, 2, 2], [70, 80, 90]) is None
+    assert stages.knee([2, 1], [20, 10]) is None
 
 
 def test_stage_summary(write_run, runs):
@@ -194,6 +197,29 @@ def test_stage_summary(write_run, runs):
     # Layers 0 and 1 keep 1 of 8 ranks, 2 and 3 keep 5, 4 and 5 keep all.
     found = [generalization[f"zero_{third}"] for third in ("shallow", "middle", "deep")]
     assert found == pytest.approx([7 / 8, 3 / 8, 0])
+
+
+def test_shares_are_of_the_dense_stages_mean(write_run, runs):
+    """A seed that learnt nothing while dense, and a little later, keeps no thousand percent."""
+    for seed in (0, 1):
+        write_staged(write_run, kept=(100, 100, 80, 50), dense_score=0.2, seed=seed)
+    write_staged(write_run, kept=(100, 500, 1000, 1000), dense_score=0.01, seed=2)
+    rows = stages.prepare(runs())
+    assert [row["generalization_mean"] for row in rows] == pytest.approx([100, 4500 / 41, 4200 / 41, 3000 / 41])
+    assert rows[0]["generalization_std"] == pytest.approx(100 * np.std([0.2, 0.2, 0.01], ddof=1) / (0.41 / 3))
+    assert stages.summarise(rows)[0]["effective_at_99"] == 20
+
+
+def test_a_dense_seed_at_zero_takes_no_curve_away_and_a_curve_of_nothing_is_told(write_run, runs, tmp_path):
+    write_staged(write_run, seed=0)
+    write_staged(write_run, dense_score=0.0, seed=1)
+    assert [row["generalization_mean"] for row in stages.prepare(runs())] == pytest.approx([100, 99.5, 99, 60])
+    write_staged(write_run, dense_score=-0.1, seed=0, task="cola")
+    drawn = draw(runs(), ["stages"], tmp_path)
+    assert {row["task"] for row in stages.prepare(runs())} == {"mrpc"}
+    assert drawn.skipped == {}
+    (told,) = drawn.left_out
+    assert told.startswith("stages: CoLA, SoRA: no curve, for a score is missing")
 
 
 def test_thirds_of_layers_that_three_does_not_divide():

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
+from report_records import MODELS
 from scipy import stats
 
+from peftbench import report
 from peftbench.report.contents import make
+from peftbench.report.named_weights import is_another
 from peftbench.report.records import find
 from peftbench.report.verdicts import judge
 
@@ -29,6 +35,18 @@ def run(write_run, scores, **about):
 def only(verdicts):
     (one,) = verdicts().values()
     return one
+
+
+def test_a_backbones_name_stands_for_the_weights_of_its_configuration():
+    told = yaml.safe_load((Path(report.__file__).parent / "weights.yaml").read_text())
+    assert told == {name: f"{model['repo']}@{model['revision']}" for name, model in MODELS.items()}
+
+
+def test_another_revision_is_other_weights():
+    model = {"name": "bert_base", "repo": MODELS["bert_base"]["repo"], "revision": MODELS["bert_base"]["revision"]}
+    assert not is_another(model)
+    assert is_another({**model, "revision": "0123456789"})
+    assert not is_another({"name": "ours", "repo": "our/own"}), "of a name of nobody's nothing is known"
 
 
 def test_the_published_mean_in_our_interval_is_reproduced(write_run, verdicts):
@@ -77,6 +95,7 @@ def test_failed_seeds_do_not_count_as_seeds(write_run, verdicts):
         ({"kind": "partial"}, "partial data: no verdict"),
         ({"kind": "unchecked"}, "unchecked data: no verdict"),
         ({"weights": "folder"}, "not comparable: weights from a folder"),
+        ({"repo": "someone/tuned-on-rte"}, "not comparable: weights of someone/tuned-on-rte"),
         (
             {"config": {"model": {"quantization": "nf4", "double_quant": False}}},
             "not comparable: backbone quantised to nf4",

@@ -41,10 +41,12 @@ class Drawn:
     Attributes:
         files: written, figure by figure: the CSVs, then the pictures.
         skipped: figures that the runs have no data for, each with what it needs.
+        left_out: runs that a figure cannot show, and why, each in words.
     """
 
     files: list[Path]
     skipped: Mapping[str, str]
+    left_out: Sequence[str]
 
 
 def draw(runs: Sequence[Run], names: Sequence[str], folder: Path) -> Drawn:
@@ -64,10 +66,12 @@ def draw(runs: Sequence[Run], names: Sequence[str], folder: Path) -> Drawn:
 
     kinds = [_kind(name) for name in names]
     files: list[Path] = []
-    skipped = {}
+    skipped: dict[str, str] = {}
+    left_out: list[str] = []
     with style.applied():
         for kind in kinds:
             rows = kind.rows(runs)
+            left_out += [f"{kind.name}: {told}" for told in (kind.without(runs) if kind.without else ())]
             if not rows:
                 skipped[kind.name] = f"needs {kind.needs}"
                 continue
@@ -78,7 +82,7 @@ def draw(runs: Sequence[Run], names: Sequence[str], folder: Path) -> Drawn:
             for number, page in enumerate(kind.pages(rows), start=1):
                 stem = kind.name if number == 1 else f"{kind.name}-{number}"
                 files += canvas.save(kind.paint(page), folder, stem)
-    return Drawn(files, skipped)
+    return Drawn(files, skipped, left_out)
 
 
 def available(runs: Sequence[Run]) -> list[str]:

@@ -19,8 +19,9 @@ from peftbench.report.figures.base import (
 )
 from peftbench.report.figures.sites import parse, thirds
 from peftbench.report.figures.style import GREY, series
-from peftbench.report.labels import label_settings
+from peftbench.report.labels import label_settings, task_name
 from peftbench.report.records import Run
+from peftbench.report.statistics import Summary
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -32,6 +33,8 @@ KEPT = 99.0
 
 _NOISE = 1e-9
 """Percent that floating-point arithmetic makes of nothing."""
+_BEND = 1.0
+"""Percent that a knee stands above the chord at least: less is what one seed has more than another."""
 
 QUANTITIES = ("generalization", "memorization")
 THIRDS = ("shallow", "middle", "deep")
@@ -40,25 +43,55 @@ _CURVE = (*ORIGIN, "setting_id")
 
 
 def prepare(runs: Sequence[Run]) -> list[Row]:
-    """A row per setting and stage, means over seeds; percent of the dense stage's score."""
+    """A row per setting and stage, means over seeds; percent of the dense stage's mean score."""
     labels = label_settings(runs)
     rows = []
-    for setting in by_setting((run for run in completed(runs) if run.record.get("stages")), labels):
+    for setting in _settings(runs, labels):
         common = {**origin(setting[0]), **selecting(setting[0]), "method": setting[0].method}
         common |= {"setting": labels[setting[0].setting_id], "setting_id": setting[0].setting_id}
-        for index in range(min(len(run.record["stages"]) for run in setting)):
-            row = _stage([run.record["stages"][index] for run in setting], setting)
-            if row is not None:
-                rows.append({**common, "stage": index, **row})
+        dense = _dense(setting)
+        if dense is not None:
+            for index in range(min(len(run.record["stages"]) for run in setting)):
+                rows.append({**common, "stage": index, **_stage(index, setting, dense)})
     return rows
 
 
-def _stage(stages: Sequence[Mapping[str, Any]], setting: Sequence[Run]) -> Row | None:
-    """None where there is no score, or a dense stage scored 0 or less, of which nothing is a share."""
+def without_curve(runs: Sequence[Run]) -> list[str]:
+    """Settings of Algorithm 1 that have no curve, and why, each in words."""
+    labels = label_settings(runs)
+    why = "no curve, for a score is missing or the dense stage's mean is 0 or less, of which nothing is a share"
+    settings = [setting for setting in _settings(runs, labels) if _dense(setting) is None]
+    return [f"{task_name(setting[0].task)}, {labels[setting[0].setting_id]}: {why}" for setting in settings]
+
+
+def _settings(runs: Sequence[Run], labels: Mapping[str, str]) -> list[list[Run]]:
+    return by_setting((run for run in completed(runs) if run.record.get("stages")), labels)
+
+
+def _scores(setting: Sequence[Run], index: int) -> dict[str, list[float | None]]:
+    """Of each quantity, every seed's score in a stage."""
     metric, split = selecting(setting[0]).values()
-    scores = [stage["metrics"].get(split, {}).get(metric) for stage in stages]
-    if None in scores or any(stage[quantity] is None for stage in stages for quantity in QUANTITIES):
+    stages = [run.record["stages"][index]["metrics"] for run in setting]
+    of = dict(zip(QUANTITIES, (split, "memorization"), strict=True))
+    return {quantity: [stage.get(name, {}).get(metric) for stage in stages] for quantity, name in of.items()}
+
+
+def _dense(setting: Sequence[Run]) -> dict[str, float] | None:
+    """The dense stage's mean scores; None where one is missing, or 0 or less, of which nothing is a share.
+
+    A share is of the mean: a seed that learnt nothing while dense makes of any later score many times that.
+    """
+    stages = range(min(len(run.record["stages"]) for run in setting))
+    scores = [_scores(setting, index) for index in stages]
+    if not scores or any(None in values for stage in scores for values in stage.values()):
         return None
+    means = {quantity: Summary(tuple(values)).mean for quantity, values in scores[0].items()}  # type: ignore[arg-type]
+    return means if min(means.values()) > 0 else None
+
+
+def _stage(index: int, setting: Sequence[Run], dense: Mapping[str, float]) -> Row:
+    stages = [run.record["stages"][index] for run in setting]
+    scores: Any = _scores(setting, index)
     zero = [
         zero_shares(run.record["stages"][0]["ranks"], stage["ranks"])
         for run, stage in zip(setting, stages, strict=True)
@@ -67,10 +100,10 @@ def _stage(stages: Sequence[Mapping[str, Any]], setting: Sequence[Run]) -> Row |
         "name": stages[0]["name"],
         "seeds": len(stages),
         **mean_and_std([stage["parameters"]["effective"] for stage in stages], "effective"),
-        **mean_and_std(scores, "score"),
+        **mean_and_std(scores["generalization"], "score"),
     }
     for quantity in QUANTITIES:
-        row |= mean_and_std([stage[quantity] for stage in stages], quantity)
+        row |= mean_and_std([100 * score / dense[quantity] for score in scores[quantity]], quantity)
     for third in THIRDS:
         shares = [share[third] for share in zero if third in share]
         row[f"zero_{third}"] = sum(shares) / len(shares) if shares else None
@@ -101,25 +134,21 @@ def smallest_keeping(counts: Sequence[float], percents: Sequence[float], kept: f
 def knee(counts: Sequence[float], percents: Sequence[float]) -> int | None:
     """Index of the point from which on a model with fewer parameters gets worse fast.
 
-    Kneedle (Satopää et al. 2011, "Finding a 'Kneedle' in a Haystack") for a rising concave curve: both axes are scaled
-    to [0, 1], and the knee is the measured point farthest above the chord from (0, 0) to (1, 1). There is no smoothing
-    and no sensitivity: the points are few.
+    Kneedle (Satopää et al. 2011, "Finding a 'Kneedle' in a Haystack") for a rising concave curve: the knee is the
+    measured point farthest above the chord from the sparsest to the densest. There is no smoothing and no sensitivity:
+    the points are few.
 
     Returns:
-        None of fewer than three points, of a level curve, where no point lies above the chord, and where the farthest
-        one is the sparsest or the densest: the curve does not bend between what was measured.
+        None of fewer than three points, and where none lies a percent above the chord: the curve does not bend between
+        what was measured.
     """
-    if len(counts) < 3 or any(max(values) - min(values) < _NOISE for values in (counts, percents)):
+    least, most = (choose(range(len(counts)), key=counts.__getitem__) for choose in (min, max))
+    if len(counts) < 3 or counts[least] == counts[most]:
         return None
-    above = [y - x for x, y in zip(_scaled(counts), _scaled(percents), strict=True)]
+    slope = (percents[most] - percents[least]) / (counts[most] - counts[least])
+    above = [y - percents[least] - slope * (x - counts[least]) for x, y in zip(counts, percents, strict=True)]
     best = max(range(len(above)), key=above.__getitem__)
-    inner = min(counts) < counts[best] < max(counts)
-    return best if inner and above[best] > _NOISE else None
-
-
-def _scaled(values: Sequence[float]) -> list[float]:
-    low, high = min(values), max(values)
-    return [(value - low) / (high - low) for value in values]
+    return best if above[best] >= _BEND else None
 
 
 def summarise(rows: Iterable[Row]) -> list[Row]:
@@ -245,4 +274,5 @@ STAGES = Kind(
     rows=prepare,
     paint=paint,
     summary=summarise,
+    without=without_curve,
 )

@@ -29,7 +29,12 @@ def score_table(grid: Grid) -> Table:
         rows.append(row_of(line.label, _parameters(line), *trials, *cells))
     n = "In brackets: the number of seeds." if counted else _same_n(grid)
     headers = ("method", "parameters", *(["trials"] if tuned else []), *(column.title for column in grid.columns))
-    notes = [*grid.layout.notes, *grid.notes, *_meanings(grid, averaged)]
+    notes = [
+        *grid.layout.notes,
+        *(column.note for column in grid.columns if column.note),
+        *grid.notes,
+        *_meanings(grid, averaged),
+    ]
     if refused:
         notes.append(f"No best is marked where budgets are unequal: {'; '.join(refused)}.")
     return Table(
@@ -83,9 +88,8 @@ def _meanings(grid: Grid, averaged: bool) -> list[str]:
         meanings.append(f"Metrics: {listed(told)}.")
     if averaged:
         tasks = len({column.task for column in grid.columns})
-        of = (
-            f"of {tasks} tasks, two columns of one by their mean" if grid.layout.average == "glue" else "of the columns"
-        )
+        twice = ", two columns of one by their mean" if tasks < len(grid.columns) else ""
+        of = f"of {tasks} tasks{twice}" if grid.layout.average == "glue" else "of the columns"
         meanings.append(f"Average: {of}, over the seeds that every column has.")
     return meanings
 

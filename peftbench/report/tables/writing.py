@@ -73,13 +73,15 @@ def latex(tables: Sequence[Table]) -> str:
 def _latex(table: Table) -> str:
     columns = "".join("l" if i < table.words else "r" for i in range(len(table.headers)))
     title = _escape_latex(table.title)
-    sentences = " ".join([f"{title}.", *map(_escape_latex, (*table.caption, *table.notes))])
+    sentences = " ".join([f"{title}.", *map(_escape_latex, table.caption)])
+    notes = " ".join(map(_escape_latex, table.notes))
     lines = [
         r"\begin{table}", r"\centering", r"\small", rf"\caption[{{{title}}}]{{{sentences}}}",
         rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', table.name.lower())}}}", rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule", _ampersands(map(_escape_latex, table.headers)), r"\midrule",
         *(_ampersands(_marked(cell, _escape_latex, r"\textbf{{{}}}") for cell in row) for row in table.rows),
-        r"\bottomrule", r"\end{tabular}", r"\end{table}",
+        r"\bottomrule", r"\end{tabular}",
+        *([rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {notes}}}"] if notes else []), r"\end{table}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
