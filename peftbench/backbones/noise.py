@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftbench.layers.dropout import Dropout, attention
+from peftbench.layers.dropout import Dropout, attention, is_cheap
 
 _NAME = "cheap_dropout"
 
@@ -42,7 +42,7 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Transformers' attention function: (B, H, S, d) to (B, S, H, d). Torch's kernels wherever nothing is dropped."""
     plain = position_bias is None and query.shape[1] == key.shape[1]
-    if not (dropout and plain and query.device.type == "cpu"):
+    if not (dropout and plain and is_cheap(dropout, query.device)):
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         options = {"scaling": scaling, "is_causal": is_causal, "position_bias": position_bias, **kwargs}

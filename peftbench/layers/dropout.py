@@ -16,6 +16,11 @@ from torch.nn import functional as F
 _LEVELS = 1 << 16
 
 
+def is_cheap(p: float, device: torch.device) -> bool:
+    """Whether noise of this probability is drawn here: on a CPU, where p is not rounded to 1."""
+    return device.type == "cpu" and round(p * _LEVELS) < _LEVELS
+
+
 class Dropout(nn.Dropout):
     """torch's module with `dropout`'s noise."""
 
@@ -33,7 +38,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
         x: any shape.
         p: from 0 up to, not including, 1 − 2⁻¹⁶; beyond it torch's own dropout runs.
     """
-    if x.device.type != "cpu" or round(p * _LEVELS) >= _LEVELS:
+    if not is_cheap(p, x.device):
         return F.dropout(x, p)
     return _Dropout.apply(x, p)  # type: ignore[no-any-return]
 
@@ -46,7 +51,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, p: float, sc
         k: (B, H, K, d).
         v: (B, H, K, d).
         bias: added to the scores, broadcastable to (B, H, Q, K), without gradient; None: none.
-        p: see `dropout`.
+        p: see `dropout`; where `is_cheap` alone.
         scale: of the scores.
 
     Returns:

@@ -125,6 +125,10 @@ class SharedInput:
         """Every layer computes for itself again."""
         for layer in self.layers:
             layer.shared = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what a pass that did not come to its end has left."""
         self._input, self._outputs = None, {}
 
 

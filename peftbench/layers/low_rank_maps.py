@@ -56,7 +56,7 @@ def low_rank_maps(x: Tensor, maps: Sequence[Map], branch: Tensor | None = None) 
             flat = _flat(x).to(dtype)
             wet = flat if branch is None else _flat(branch).to(dtype)
             outputs = _form(len(flat), branch is not None, maps)(flat, wet, maps)
-        return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
+        return tuple(out.view(*x.shape[:-1], out.shape[-1]) for out in outputs)
     tensors = [t for m in maps for t in (m.weight, m.bias, m.a, m.b, m.gate)]
     with torch.autocast(kind, enabled=False):
         return _LowRankMaps.apply(x, branch, dtype, [m.scaling for m in maps], *tensors)  # type: ignore[no-any-return]

@@ -66,3 +66,10 @@ def test_every_dropout_module_and_the_attention_are_replaced():
     torch.manual_seed(1)
     assert torch.equal(outputs(model, "bert", inputs), first)
     assert not torch.equal(first, second)
+
+
+def test_a_probability_that_drops_all_is_left_to_torch():
+    model = tiny_model("bert")
+    cheapen_dropout(model)
+    dropping(model.train(), 0.999999)
+    assert torch.isfinite(outputs(model, "bert", batch("right"))).all()

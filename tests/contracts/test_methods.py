@@ -3,7 +3,9 @@
 Adding a method is one row in `METHODS`.
 """
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -294,6 +296,25 @@ def test_penalty_has_the_gradient_of_finite_differences(name):
             values.append(attachment.penalty().item())
         flat[0] += 1e-6
         assert math.isclose(analytic, (values[0] - values[1]) / 2e-6, rel_tol=1e-4, abs_tol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["lora", "sora", "adalora"])
+def test_a_pass_that_fails_half_way_leaves_nothing_once_the_next_begins(name):
+    """Llama's gate computes its up map too; what fails between them would keep every activation below."""
+    model, _ = attached(name, "llama")
+    outputs = []
+    layer = model.get_submodule("model.layers.1.mlp.gate_proj")
+    layer.register_forward_hook(lambda _, __, output: outputs.append(weakref.ref(output.grad_fn)))
+    broken = model.get_submodule("model.layers.1.mlp.act_fn").register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(**batch())
+    gc.collect()
+    assert outputs[0]() is not None
+    broken.remove()
+    begun = []
+    model.model.embed_tokens.register_forward_hook(lambda *_: begun.append(outputs[0]()))
+    model(**batch())
+    assert begun == [None]
 
 
 @each_low_rank

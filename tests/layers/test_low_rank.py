@@ -4,32 +4,58 @@ import pytest
 import torch
 from torch import nn
 
-from peftbench.layers.low_rank import LowRankLinear, drawn_linear, kaiming_uniform_, normal_
+from peftbench.layers.low_rank import LowRankLinear, SharedInput, drawn_linear, kaiming_uniform_, normal_
+
+both_ways = pytest.mark.parametrize("fused", [False, True])
 
 
-def filled(rank=3, gated=False, dropout=0.0) -> LowRankLinear:
+def filled(rank=3, gated=False, dropout=0.0, fused=True) -> LowRankLinear:
     torch.manual_seed(0)
     layer = LowRankLinear(nn.Linear(7, 5), rank, scaling=1.7, dropout=dropout, gated=gated).double()
     for p in layer.parameters():
         nn.init.normal_(p)
+    layer.linear.requires_grad_(not fused)
+    assert layer.is_fused == fused
     return layer
 
 
+@both_ways
 @pytest.mark.parametrize("gated", [False, True])
-def test_forward_is_the_formula(gated):
-    layer, x = filled(gated=gated), torch.randn(4, 6, 7, dtype=torch.float64)
+def test_forward_is_the_formula(gated, fused):
+    layer, x = filled(gated=gated, fused=fused), torch.randn(4, 6, 7, dtype=torch.float64)
     diagonal = torch.diag(layer.gate) if gated else torch.eye(3, dtype=torch.float64)
     weight = layer.linear.weight + 1.7 * layer.lora_B @ diagonal @ layer.lora_A
     torch.testing.assert_close(layer(x), x @ weight.T + layer.linear.bias, rtol=1e-12, atol=1e-12)
 
 
-def test_gradients_pass_gradcheck():
-    layer, x = filled(gated=True), torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
+@both_ways
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_gradients_pass_gradcheck(fused, dropout):
+    layer = filled(gated=True, dropout=dropout, fused=fused)
+    x = torch.randn(2, 3, 7, dtype=torch.float64, requires_grad=True)
 
     def forward(x, a, b, g):
+        torch.manual_seed(5)  # The same elements are dropped each time.
         return torch.func.functional_call(layer, {"lora_A": a, "lora_B": b, "gate": g}, (x,))
 
     assert torch.autograd.gradcheck(forward, (x, layer.lora_A, layer.lora_B, layer.gate))
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+def test_gradients_of_layers_that_share_their_input_pass_gradcheck(rows):
+    layers = [filled(gated=True), filled(rank=2)]
+    SharedInput(layers)
+    x = torch.randn(rows, 7, dtype=torch.float64, requires_grad=True)
+    factors = [p for layer in layers for p in (layer.lora_A, layer.lora_B)]
+    assert torch.autograd.gradcheck(lambda x, *_: [layer(x) for layer in layers], (x, *factors))
+
+
+@both_ways
+def test_no_rows_give_no_rows(fused):
+    layer, none = filled(fused=fused), torch.empty(0, 4, 7, dtype=torch.float64)
+    assert layer(none).shape == (0, 4, 5)
+    with torch.no_grad():
+        assert layer(none).shape == (0, 4, 5)
 
 
 def test_folding_drops_zero_gates_and_keeps_the_update():
@@ -41,8 +67,9 @@ def test_folding_drops_zero_gates_and_keeps_the_update():
     torch.testing.assert_close(1.7 * b @ a, 1.7 * layer.lora_B @ torch.diag(layer.gate) @ layer.lora_A)
 
 
-def test_dropout_only_touches_the_branch_and_only_in_training():
-    layer, x = filled(dropout=0.5), torch.randn(50, 7, dtype=torch.float64)
+@both_ways
+def test_dropout_only_touches_the_branch_and_only_in_training(fused):
+    layer, x = filled(dropout=0.5, fused=fused), torch.randn(50, 7, dtype=torch.float64)
     layer.train()
     assert not torch.equal(layer(x), layer(x))
     layer.eval()

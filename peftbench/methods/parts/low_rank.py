@@ -52,9 +52,14 @@ class LowRankAttachment(Attachment):
             layer = make(model.get_submodule(site.name))  # type: ignore[arg-type]
             replace_module(model, site.name, layer)
             self.layers[site] = layer
-        for group in same_input(model, self.layers):
-            if all(self.layers[site].is_fused for site in group):
-                SharedInput([self.layers[site] for site in group])
+        fused = [group for group in same_input(model, self.layers) if all(self.layers[site].is_fused for site in group)]
+        self._shared = [SharedInput([self.layers[site] for site in group]) for group in fused]
+        self._before_a_pass = model.register_forward_pre_hook(self._forget)
+
+    def _forget(self, *_: object) -> None:
+        """A pass that failed half-way would keep its activations, while its batch is tried again in pieces."""
+        for shared in self._shared:
+            shared.forget()
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Group `low_rank`: every A and B."""
@@ -109,6 +114,7 @@ class LowRankAttachment(Attachment):
     def merge(self) -> None:
         """W ← W + s·B diag(g) A at every site; the linear map stands alone again. Nothing stays in 4 bits."""
         dequantise(self.model)
+        self._before_a_pass.remove()
         for site, layer in self.layers.items():
             if self.model.get_submodule(site.name) is not layer:  # Without rank: `finalize` left the bare map.
                 continue
