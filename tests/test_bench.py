@@ -9,7 +9,7 @@ from torch import nn
 
 from peftbench.bench import growth, table
 from peftbench.bench.epochs import METHODS, Epoch, _ratios
-from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
+from peftbench.bench.measure import Ratio, in_turn, peak_megabytes, saved_megabytes
 from peftbench.bench.models import Batch, frozen_bound, loss
 
 
@@ -48,6 +48,17 @@ def test_memory_for_the_backward_pass_is_counted_once_and_without_weights():
     assert saved_megabytes(forward) == pytest.approx(bytes_held / 1e6, rel=0.01)
 
 
+def test_the_peak_is_of_what_is_live_at_once():
+    def work():
+        first = torch.zeros(1000, 1000)
+        second = first + 1
+        del first
+        third = second * 2
+        return (second + third).sum()
+
+    assert peak_megabytes(work) == pytest.approx(12.0, rel=1e-3)  # Three of four megabytes each.
+
+
 def test_the_bound_trains_nothing_and_ends_at_the_first_layers_attention():
     model = frozen_bound()
     seen = {}
@@ -68,6 +79,11 @@ def test_epochs_are_compared_only_over_as_many_steps():
     ratio = _ratios("mrpc", taken, scored=True)[0]
     assert (ratio.value, ratio.target, ratio.verdict) == (0.5, 0.55, "pass")
     assert "score 0.850 against 0.750" in ratio.detail
+    assert _ratios("mrpc", taken, scored=False)[-1].what == "adalora"
+    sora = _ratios("mrpc", taken, scored=True)[-1]
+    # Of two scores 0.1 apart the mean's variance is 0.0025; the difference's standard error 0.0707, of 0.75.
+    assert (sora.what, sora.value, sora.verdict) == ("score of sora", 1.0, "pass")
+    assert sora.target == pytest.approx(1 - math.sqrt(0.005) / 0.75)
     taken["HF lora"][1] = Epoch(4.0, 9, 0.8)
     with pytest.raises(AssertionError, match="optimizer steps"):
         _ratios("mrpc", taken, scored=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ def measure(
     Args:
         tasks: some of `TASKS`.
         source: overrides that say where the data are.
-        seeds: each method trains once with every seed, the methods in turn.
+        seeds: each method trains once with every seed, the methods in turn, every second time in the opposite order.
         epochs: of each training.
         progress: called after every training.
         rows: training rows of every task, instead of those of `TASKS`.
@@ -75,8 +76,8 @@ def measure(
         words += ["data.max_eval_rows=64"] if rows else []  # Of so short a training no score is told.
         taken: dict[str, list[Epoch]] = {name: [] for name in METHODS}
         kept = Kept(SWEEP)
-        for seed in seeds:
-            for name in METHODS:
+        for turn, seed in enumerate(seeds):
+            for name in METHODS[:: -1 if turn % 2 else 1]:
                 train = _theirs if name.startswith("HF") else _ours
                 taken[name].append(train(name.removeprefix("HF "), [*words, f"seed={seed}"], kept))
                 progress()
@@ -99,7 +100,24 @@ def _ratios(task: str, taken: dict[str, list[Epoch]], scored: bool) -> list[Rati
 
     pairs: list[tuple[str, str, float | None]] = [("lora", "HF lora", 0.55), ("sora", "HF lora", 0.55)]
     pairs += [("sora", "HF adalora", None), ("sora", "adalora", None), ("adalora", "HF adalora", None)]
-    return [over(*pair) for pair in pairs]
+    found = [over(*pair) for pair in pairs]
+    return found + [_not_worse(task, taken, name, "HF lora") for name in ("lora", "sora") if scored]
+
+
+def _not_worse(task: str, taken: Mapping[str, Sequence[Epoch]], name: str, other: str) -> Ratio:
+    """Mean score over mean score; the target is one less the standard error of the difference of the means."""
+    ours, theirs = ([epoch.score for epoch in taken[method]] for method in (name, other))
+    target = None
+    if len(ours) > 1:
+        error = math.sqrt(sum(statistics.variance(scores) / len(scores) for scores in (ours, theirs)))
+        target = 1 - error / statistics.mean(theirs)
+    told = f"{_listed(ours)} against {_listed(theirs)}"
+    value, section = statistics.mean(ours) / statistics.mean(theirs), f"an epoch of {task}, {_precision()}, batch 32"
+    return Ratio(section, f"score of {name}", other, value, target, at_least=True, detail=told)
+
+
+def _listed(scores: Sequence[float]) -> str:
+    return ", ".join(f"{score:.3f}" for score in scores)
 
 
 def _precision() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -67,6 +68,21 @@ def in_turn(
                 taken[name].append(time.perf_counter() - began)
         progress()
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def peak_megabytes(work: Callable[[], object]) -> float:
+    """The most memory of what `work` allocates on the CPU that is live at once, in MB (10⁶ bytes), by torch's profiler."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # It tells of every start on standard error.
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    held = most = 0
+    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most / 1e6
 
 
 def saved_megabytes(forward: Callable[[], Tensor]) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
+from peftbench.bench.measure import Ratio, in_turn, peak_megabytes, saved_megabytes
 from peftbench.bench.models import Batch, Trained, frozen_bound, hf_peft, loss, step, trained
 from peftbench.environment import multiplies_bf16
 
@@ -36,6 +37,7 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
     """
     batch = Batch.of(32, 64)
     models = {"HF PEFT LoRA": hf_peft("lora"), "HF PEFT AdaLoRA": hf_peft("adalora")}
+    models["HF PEFT LoRA" + OUR_DROPOUT] = hf_peft("lora", cheap=True)
     models |= {name: trained("trainer.head=freeze", f"method={name}", *words) for name, (_, words) in OURS.items()}
     found = []
     for bf16 in (False, True) if multiplies_bf16() else (False,):
@@ -62,22 +64,30 @@ def _times(
         section, what = SECTION.format(repeats=repeats), f"{name}, {_word(bf16)}"
         return Ratio(section, what, other, seconds[name] / seconds[other], target, detail=told)
 
-    found = [over(name, "frozen bound", None) for name in models if name.startswith("HF")]
+    found = [over(name, "frozen bound", None) for name in ("HF PEFT LoRA", "HF PEFT AdaLoRA")]
     found += [over(name, bound, TARGETS[bf16]) for bound in BOUNDS for name in OURS]
     found += [over(name, "HF PEFT LoRA", 0.80) for name in OURS]
+    found += [over(name, "HF PEFT LoRA" + OUR_DROPOUT, None) for name in OURS]
     return [*found, over("adalora", "HF PEFT AdaLoRA", None)]
 
 
 def _memory(models: Mapping[str, Trained], batch: Batch, bf16: bool, section: str) -> list[Ratio]:
-    """What is kept for the backward pass; beside HF PEFT's with our dropout too, where the layers alone differ."""
-    lean = {f"HF PEFT {name}{OUR_DROPOUT}": hf_peft(name.lower(), cheap=True) for name in ("LoRA", "AdaLoRA")}
-    held = {name: saved_megabytes(lambda m=m: _whole_loss(m, batch, bf16)) for name, m in {**models, **lean}.items()}
+    """The peak of a whole step, and what is kept for the backward pass.
+
+    Beside HF PEFT's with our dropout too, where the layers alone differ.
+    """
+    models = {**models, "HF PEFT AdaLoRA" + OUR_DROPOUT: hf_peft("adalora", cheap=True)}
+    measured = {
+        "peak of": {name: peak_megabytes(lambda m=m: m.step(batch, bf16)) for name, m in models.items()},
+        "kept by": {name: saved_megabytes(lambda m=m: _whole_loss(m, batch, bf16)) for name, m in models.items()},
+    }
     found = []
-    for name, (peft, _) in OURS.items():
+    for (word, held), (name, (peft, _)) in itertools.product(measured.items(), OURS.items()):
         for other in (peft, peft + OUR_DROPOUT):
-            told = f"{held[name]:.0f} against {held[other]:.0f} MB kept for the backward pass"
-            what = f"memory of {name}, {_word(bf16)}"
-            found.append(Ratio(section, what, other, held[name] / held[other], 1.0, detail=told))
+            told = f"{held[name]:.0f} against {held[other]:.0f} MB"
+            found.append(
+                Ratio(section, f"{word} {name}, {_word(bf16)}", other, held[name] / held[other], 1.0, detail=told)
+            )
     return found
 
 
