@@ -71,7 +71,7 @@ def in_turn(
 
 
 def peak_megabytes(work: Callable[[], object]) -> float:
-    """The most memory of what `work` allocates on the CPU that is live at once, in MB (10⁶ bytes), by torch's profiler."""
+    """The most memory that is live at once of what `work` allocates on the CPU, in MB (10⁶ bytes)."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # It tells of every start on standard error.
     from torch.profiler import ProfilerActivity, profile
 
