@@ -1,6 +1,6 @@
 """How fast it is on this machine: python scripts/bench.py [--size small|usual|long] [--only ...] [--tasks ...].
 
-Every figure is a ratio of two things that took turns. `small` is CI's, `usual` (`make bench`) takes up to ten minutes
+Every figure is a ratio of two things that took turns. `small` is CI's, `usual` (`make bench`) takes 10 to 20 minutes
 on two cores; `long` trains epochs of four tasks (10,000 rows of SST-2) with three seeds and writes a hundred texts.
 """
 
