@@ -80,7 +80,7 @@ def peak_megabytes(work: Callable[[], object]) -> float:
     held = most = 0
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        held += event.nbytes()
+        held += event.nbytes()  # type: ignore[attr-defined]
         most = max(most, held)
     return most / 1e6
 

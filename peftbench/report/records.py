@@ -255,7 +255,10 @@ def find(places: Iterable[Path]) -> Found:
         if record is None or reason:
             unreadable.append((file, reason))
         else:
-            told = (record["config"]["experiment_name"], *(record.get(key) for key in ("run_id", "started", "ended")))
+            told = (
+                record["config"]["experiment_name"],
+                *(record.get(key) for key in ("run_id", "status", "started", "ended")),
+            )
             runs.setdefault(told, Run(file, record))
     if not runs:
         told = f" ({len(unreadable)} files there are not records)" if unreadable else ""
