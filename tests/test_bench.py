@@ -81,9 +81,14 @@ def test_epochs_are_compared_only_over_as_many_steps():
     assert "score 0.850 against 0.750" in ratio.detail
     assert _ratios("mrpc", taken, scored=False)[-1].what == "adalora"
     sora = _ratios("mrpc", taken, scored=True)[-1]
-    # Of two scores 0.1 apart the mean's variance is 0.0025; the difference's standard error 0.0707, of 0.75.
-    assert (sora.what, sora.value, sora.verdict) == ("score of sora", 1.0, "pass")
-    assert sora.target == pytest.approx(1 - math.sqrt(0.005) / 0.75)
+    # Of two scores 0.1 apart the mean's variance is 0.0025; the difference's standard error 0.0707.
+    assert (sora.what, sora.value, sora.verdict) == ("score of sora, difference", 0.0, "pass")
+    assert sora.target == pytest.approx(-math.sqrt(0.005))
+    taken["HF lora"] = [Epoch(4.0, 10, 0.0), Epoch(4.0, 10, 0.0)]  # CoLA's correlation after an epoch.
+    assert _ratios("cola", taken, scored=True)[-1].value == pytest.approx(0.75)
+    taken["HF lora"] = [Epoch(4.0, 10, 0.9), Epoch(4.0, 10, 0.91)]
+    assert _ratios("mrpc", taken, scored=True)[-1].verdict == "short of target"
+    taken["HF lora"] = [Epoch(4.0, 10, 0.7), Epoch(4.0, 10, 0.8)]
     taken["HF lora"][1] = Epoch(4.0, 9, 0.8)
     with pytest.raises(AssertionError, match="optimizer steps"):
         _ratios("mrpc", taken, scored=True)

@@ -105,15 +105,15 @@ def _ratios(task: str, taken: dict[str, list[Epoch]], scored: bool) -> list[Rati
 
 
 def _not_worse(task: str, taken: Mapping[str, Sequence[Epoch]], name: str, other: str) -> Ratio:
-    """Mean score over mean score; the target is one less the standard error of the difference of the means."""
+    """Mean score less mean score, of which either may be 0; at least minus the standard error of that difference."""
     ours, theirs = ([epoch.score for epoch in taken[method]] for method in (name, other))
     target = None
     if len(ours) > 1:
         error = math.sqrt(sum(statistics.variance(scores) / len(scores) for scores in (ours, theirs)))
-        target = 1 - error / statistics.mean(theirs)
+        target = -error
     told = f"{_listed(ours)} against {_listed(theirs)}"
-    value, section = statistics.mean(ours) / statistics.mean(theirs), f"an epoch of {task}, {_precision()}, batch 32"
-    return Ratio(section, f"score of {name}", other, value, target, at_least=True, detail=told)
+    value, section = statistics.mean(ours) - statistics.mean(theirs), f"an epoch of {task}, {_precision()}, batch 32"
+    return Ratio(section, f"score of {name}, difference", other, value, target, at_least=True, detail=told)
 
 
 def _listed(scores: Sequence[float]) -> str:

@@ -255,11 +255,11 @@ def find(places: Iterable[Path]) -> Found:
         if record is None or reason:
             unreadable.append((file, reason))
         else:
-            told = (
+            identity = (
                 record["config"]["experiment_name"],
                 *(record.get(key) for key in ("run_id", "status", "started", "ended")),
             )
-            runs.setdefault(told, Run(file, record))
+            runs.setdefault(identity, Run(file, record))
     if not runs:
         told = f" ({len(unreadable)} files there are not records)" if unreadable else ""
         raise ConfigurationError(f"no record.json under {', '.join(map(str, places))}{told}")
