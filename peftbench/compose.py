@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.errors import ConfigurationError
+from peftbench.plain_yaml import read_yaml
 from peftbench.strict import did_you_mean
 
 if TYPE_CHECKING:
@@ -194,15 +195,12 @@ def _quoted(text: str) -> str | None:
 
 def known_keys() -> dict[str, list[str]]:
     """Every key and group that can stand on the left of an override, with the group's choices that have the key."""
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Hydra's own reads these files ten times slower.
     groups = [group.name for group in sorted(conf_folder().iterdir()) if group.is_dir()]
     keys: dict[str, list[str]] = {name: [] for name in (*groups, "seed", "outputs", "experiment_name")}
     for group in groups:
         for file in sorted((conf_folder() / group).glob("*.yaml")):
             if group not in ("preset", "experiment"):
-                for key in _flat(yaml.load(file.read_text(encoding="utf-8"), Loader=loader) or {}, group):
+                for key in _flat(read_yaml(file) or {}, group):
                     keys.setdefault(key, []).append(file.stem)
     return keys
 

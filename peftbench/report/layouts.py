@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from peftbench.benchmark_average import Score, suite_scores
 from peftbench.errors import ConfigurationError
+from peftbench.plain_yaml import read_yaml
 from peftbench.report.labels import method_name, task_name
 from peftbench.report.records import Run
 from peftbench.strict import build, did_you_mean
@@ -182,8 +181,7 @@ def read(file: Path) -> Layout:
     Raises:
         ConfigurationError: an unknown key, a wrong value, a label that stands twice.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    told = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)
+    told = read_yaml(file)
     where = f"layouts/{file.name}"
     if not isinstance(told, Mapping):
         raise ConfigurationError(f"{where}: a mapping is expected")
@@ -232,20 +230,21 @@ def columns_of(runs: Sequence[Run], metrics: Sequence[str] = ()) -> tuple[Column
     columns: dict[tuple[str, str], Column] = {}
     for run in sorted(runs, key=lambda run: run.task):
         if run.completed:
+            split = "test" if run.task in tested else None
             for metric in metrics or (run.record["selection"]["metric"],):
-                columns.setdefault((run.task, metric), Column(run.task, metric, tested.get(run.task)))
+                columns.setdefault((run.task, metric), Column(run.task, metric, split))
     for task in sorted({run.task for run in runs} - {task for task, _ in columns}):
         columns[task, ""] = Column(task)  # Every run of it failed.
     return tuple(map(_generic_scale, columns.values()))
 
 
-def _tested(runs: Sequence[Run]) -> dict[str, str]:
+def _tested(runs: Sequence[Run]) -> set[str]:
     """Tasks of whose runs every one was scored on a split `test`, which chose nothing."""
     scored: dict[str, bool] = {}
     for run in runs:
         if run.completed:
             scored[run.task] = scored.get(run.task, True) and "test" in run.record["metrics"]
-    return {task: "test" for task, everywhere in scored.items() if everywhere}
+    return {task for task, everywhere in scored.items() if everywhere}
 
 
 def _generic_scale(column: Column) -> Column:

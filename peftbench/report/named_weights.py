@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from peftbench.plain_yaml import read_yaml
 
 
 def is_another(model: Mapping[str, Any]) -> bool:
@@ -25,5 +25,4 @@ def hub_name(model: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _named() -> Mapping[str, str]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load((Path(__file__).parent / "weights.yaml").read_text(encoding="utf-8"), Loader=loader)
+    return read_yaml(Path(__file__).parent / "weights.yaml")
