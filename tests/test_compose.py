@@ -20,6 +20,8 @@ CHOICES = sorted(
 PRESETS = sorted(
     file.relative_to(CONF / "preset").with_suffix("").as_posix() for file in CONF.glob("preset/*/*/*.yaml")
 )
+FIRST = {name.partition("/")[0]: name for name in reversed(PRESETS)}.values()
+"""A preset of every method."""
 EXPERIMENTS = sorted(
     file.relative_to(CONF / "experiment").with_suffix("").as_posix() for file in CONF.glob("experiment/**/*.yaml")
 )
@@ -50,7 +52,11 @@ def test_every_yaml_is_one_of_those_composed_below():
     assert len(PRESETS) > 30
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES, ids=lambda value: value)
+# Runs of every task and counts of every model have tests of their own.
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [pytest.param(*c, marks=pytest.mark.long if c[0] in ("task", "model") else (), id="-".join(c)) for c in CHOICES],
+)
 def test_every_choice_of_every_group_composes_and_converts(group, name):
     config = compose_run([f"{group}={name}"])
     beside = {"sweep": plain(config.sweep), "tracker": plain(config.tracker)}  # They change no run.
@@ -60,7 +66,7 @@ def test_every_choice_of_every_group_composes_and_converts(group, name):
             assert resolved[key] == value, key
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [pytest.param(p, marks=() if p in FIRST else pytest.mark.long) for p in PRESETS])
 def test_every_preset_applies_by_its_method_task_and_model(name):
     method, task, model = name.split("/")
     config = compose_run([f"method={method}", f"task={task}", f"model={model}"])

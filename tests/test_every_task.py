@@ -129,8 +129,11 @@ def test_an_untrained_score_that_is_asked_for_later_is_another_run(words):
     assert first["metrics"] == second["metrics"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "bart"])
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [pytest.param(m, f, marks=LONG if f in ("llama", "bart") and m != "lora" else ())
+     for f in ("gpt2", "llama", "t5", "bart") for m in METHODS],
+)  # fmt: skip
 def test_e2e_is_written_and_scored(family, method, words):
     record, path = run(*words(family), "task=e2e", f"method={method}", *BRIEF, "trainer.score_untrained=true")
     names = set(TASKS["e2e"].metrics) | {"log_likelihood", "perplexity"}

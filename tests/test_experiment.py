@@ -100,10 +100,10 @@ def test_another_seed_gives_other_bits(name, tiny_run):
     assert all(not torch.equal(one[key], other[key]) for key in own)
 
 
-def test_every_method_starts_from_the_same_head(tiny_run, monkeypatch):
+def test_methods_of_every_kind_start_from_the_same_head(tiny_run, monkeypatch):
     heads = []
     monkeypatch.setattr(Run, "carry_out", lambda self, began: heads.append(self.model.classifier.weight.clone()) or {})
-    for name in METHODS:
+    for name in OWN_STATE:
         run(tiny_run, f"method={name}", "seed=0", *FAST.get(name, []))
     run(tiny_run, "method=lora", "seed=1")
     assert all(torch.equal(heads[0], h) for h in heads[:-1])

@@ -331,9 +331,9 @@ def test_of_two_at_once_one_makes_the_copy_and_the_other_waits(registry, tmp_pat
 
 WITHOUT_TORCH = [
     ("fetch smollm2", "", 0),
-    ("fetch", "", 0),
-    ("fetch data", "", 0),
-    ("fetch smolm", "", 2),
+    pytest.param("fetch", "", 0, marks=pytest.mark.long),
+    pytest.param("fetch data", "", 0, marks=pytest.mark.long),
+    pytest.param("fetch smolm", "", 2, marks=pytest.mark.long),
     ("fetch data mprc", "", 2),
     ("fetch smollm2", "sys.modules['gguf'] = None; os.environ['PEFTBENCH_CACHE'] = '/nowhere'", 2),
 ]

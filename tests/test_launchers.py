@@ -155,6 +155,7 @@ def test_a_failed_run_is_told_once_and_kept(tiny_run, tmp_path):
     assert sorted(record["status"] for record in records(tmp_path).values()) == ["completed", "diverged"]
 
 
+@pytest.mark.long
 def test_a_sweep_that_stops_at_a_failure_stops_its_workers_and_tells_which_run_it_was(tiny_run, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     rates = ",".join(["1e30", *(f"{n}e-4" for n in range(1, 8))])

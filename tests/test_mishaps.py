@@ -166,7 +166,7 @@ def test_a_configuration_takes_nothing_from_the_environment(value, tiny_run, mon
     assert SECRETS["HF_TOKEN"] not in shown.out + shown.err
 
 
-def test_code_beside_weights_is_never_run(tiny_run, tiny_folder, tmp_path):
+def test_code_beside_weights_is_never_run(tiny_run, tiny_folder, tmp_path, monkeypatch, capsys):
     """Not even where somebody at the terminal says yes to transformers' question."""
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
     config = json.loads((folder / "config.json").read_text())
@@ -174,12 +174,9 @@ def test_code_beside_weights_is_never_run(tiny_run, tiny_folder, tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "own", "auto_map": names}))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     words = [w for w in tiny_run if not w.startswith("model.path")]
-    done = subprocess.run(
-        [sys.executable, "-m", "peftbench", *words, "method=lora", f"model.path={folder}"],
-        input="y\n" * 9, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "code of its own, which is never run" in done.stderr
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    assert cli.exit_status([*words, "method=lora", f"model.path={folder}"]) == 2
+    assert "code of its own, which is never run" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
 
 

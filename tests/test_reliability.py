@@ -157,7 +157,7 @@ def survives(tiny_run, words, tmp_path, kills) -> None:
     assert evaluated == sorted(set(evaluated))
 
 
-@pytest.mark.parametrize("name", ["sora", "adalora"])
+@pytest.mark.parametrize("name", ["sora", pytest.param("adalora", marks=pytest.mark.long)])
 def test_a_killed_run_started_again_ends_with_the_same_bits(name, tiny_run, tmp_path):
     words = [f"method={name}", *WORDS, *FAST.get(name, [])]
     survives(tiny_run, words, tmp_path, [at_step(5), in_evaluation(), in_checkpoint(2, 0), after_training()])

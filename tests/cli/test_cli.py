@@ -284,6 +284,7 @@ def test_a_run_prints_its_result_and_the_records_path_last(run, tiny_run, tmp_pa
     assert "SAMPLE" in out[0]
 
 
+@pytest.mark.long
 def test_a_sweep_runs_every_job(tmp_path, tiny_run):
     done = program("method=lora", *tiny_run, "-m", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

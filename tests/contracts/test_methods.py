@@ -26,6 +26,8 @@ from peftbench.training.optimizers import check_groups
 from peftbench.training.snapshot import restore, snapshot
 
 TOTAL = 20
+FEW = 8
+"""Steps of a whole training where they change nothing of what is tested."""
 METHODS = {
     "full": {},
     "linear_probe": {},
@@ -69,17 +71,17 @@ def base(name, family="bert"):
     return model
 
 
-def attached(name, family="bert", seed=0, **changes):
+def attached(name, family="bert", seed=0, total=TOTAL, **changes):
     """A tiny model with the method attached and its head trained."""
-    return attached_to(base(name, family), name, seed, **changes)
+    return attached_to(base(name, family), name, seed, total, **changes)
 
 
-def attached_to(model, name, seed=0, **changes):
+def attached_to(model, name, seed=0, total=TOTAL, **changes):
     """The model with the method attached and its head trained."""
     model.requires_grad_(False)
     head = head_modules(model)
     method = replace(method_class(name)(), **METHODS[name] | changes)
-    context = Context(torch.Generator().manual_seed(seed), TOTAL, "tiny", head)
+    context = Context(torch.Generator().manual_seed(seed), total, "tiny", head)
     attachment = method.attach(model, context)
     for part in head:
         model.get_submodule(part).requires_grad_(True)
@@ -105,7 +107,7 @@ def logits(model):
         return model(**inputs).logits
 
 
-def train(model, attachment, steps=TOTAL, strength=14.0, lr=0.05):
+def train(model, attachment, steps=TOTAL, strength=14.0, lr=0.05, total=TOTAL):
     """A few plain steps through the doors, strong enough that gates reach zero and budgets move."""
     groups = attachment.parameter_groups()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -117,7 +119,7 @@ def train(model, attachment, steps=TOTAL, strength=14.0, lr=0.05):
         (loss if penalty is None else loss + penalty).backward()
         optimizer.step()
         lrs = {group.name: lr for group in groups}
-        attachment.after_step(Clock(step, TOTAL, 0, lrs, Strength(strength / TOTAL, scales_with_lr=True)))
+        attachment.after_step(Clock(step, total, 0, lrs, Strength(strength / total, scales_with_lr=True)))
         optimizer.zero_grad()
 
 
@@ -246,8 +248,8 @@ def test_state_goes_back_as_it_was(name):
 
 @each_pair
 def test_finalize_keeps_logits_and_what_is_exported_goes_back_onto_a_stock_model(name, family, tmp_path):
-    model, attachment = attached(name, family)
-    train(model, attachment)
+    model, attachment = attached(name, family, total=FEW)
+    train(model, attachment, FEW, total=FEW)
     before = logits(model)
     attachment.finalize()
     torch.testing.assert_close(logits(model), before, rtol=0, atol=1e-5)

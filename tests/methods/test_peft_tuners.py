@@ -86,7 +86,10 @@ DRAWN = {
 }  # fmt: skip
 """Tuners whose start has something random in it; others draw from keys of PEFT's, or nothing."""
 
-each = pytest.mark.parametrize("kind", TRAINS)
+UNLIKE = {*NOTES, "FOURIERFT", "IA3", "LOHA", "OFT", "OSF", "ROAD", "SHIRA", "VBLORA", "VERA"}
+"""Tuners that differ in what they train, draw or save; the short tests try these alone."""
+
+each = pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k in UNLIKE else pytest.mark.long) for k in TRAINS])
 
 
 def lively(family="bert", make=tiny_model):

@@ -250,7 +250,7 @@ def test_more_parameters_stand_further_right_and_better_scores_higher(look, repo
     assert (places[22000000] - places[331776]) / math.log10(22000000 / 331776) == pytest.approx(one, rel=0.05)
 
 
-@pytest.mark.parametrize("counts", [(0, 0), (7, 7), (331008, 331776), (25728, 331776), (1, 10**9), (0, 10**6)])
+@pytest.mark.parametrize("counts", [(7, 7), (331008, 331776), (0, 10**6)])
 def test_the_ticks_of_any_counts_are_told_apart(look, write_run, outputs, counts):
     for seed, effective in enumerate(counts):
         write_run(seed=seed, parameters={"effective": effective})
