@@ -47,7 +47,7 @@ class Size:
 
 SIZES = {
     "small": Size(3, 1, ("mrpc",), 64, (0,), 1, 2),
-    "usual": Size(10, 2, ("mrpc", "cola"), 128, (0,), 1, 6),
+    "usual": Size(10, 2, ("mrpc", "cola"), 128, (0,), 1, 4),
     "long": Size(20, 10, tuple(epochs.TASKS), None, (0, 21, 42), 1, 100),
 }
 SECTIONS: dict[str, Section] = {

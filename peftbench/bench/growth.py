@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from peftbench.bench.models import Batch, frozen_bound, loss, step, trained
 from peftbench.bench.sweeps import sweep
 from peftbench.methods.parts.low_rank import ALL_SITES
 
-RANKS = (1, 4, 16, 64)
-SITES = tuple(range(1, len(ALL_SITES) + 1))
+RANKS = (1, 4, 8, 16, 64)
+SITES = (1, 3, 4, 6)
 ROWS = (2, 8, 32)
 LENGTHS = (16, 64, 256)
 JOBS = 4
@@ -28,13 +29,19 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
     """
     frozen = frozen_bound(cheap=True)
 
-    def point(of: str, what: object, rows: int, length: int, *overrides: str) -> list[Ratio]:
+    @functools.cache  # The curves meet in one point.
+    def measured(rows: int, length: int, rank: int, sites: int) -> tuple[dict[str, float], float, float]:
         batch = Batch.of(rows, length)
-        sora = trained("trainer.head=freeze", "method=sora", *overrides)
+        words = (f"method.rank={rank}", f"method.sites=[{','.join(ALL_SITES[:sites])}]")
+        sora = trained("trainer.head=freeze", "method=sora", *words)
         cases = {"ours": lambda: sora.step(batch, False), "frozen": step(frozen, batch, False)}
         seconds = in_turn(cases, repeats, warmup=1)
         held, least = (saved_megabytes(lambda m=m: loss(m, batch, False)) for m in (sora.model, frozen))
         progress()
+        return seconds, held, least
+
+    def point(of: str, what: object, rows: int = 8, length: int = 64, rank: int = 8, sites: int = 6) -> list[Ratio]:
+        seconds, held, least = measured(rows, length, rank, sites)
         told = f"{1e3 * seconds['ours']:.0f} against {1e3 * seconds['frozen']:.0f} ms"
         against, value = "frozen bound, our dropout", seconds["ours"] / seconds["frozen"]
         return [
@@ -42,12 +49,10 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
             Ratio(MEMORY + of, str(what), against, held / least, detail=f"{held:.0f} against {least:.0f} MB kept"),
         ]
 
-    found = [point("rank, six sites, 8 x 64 tokens", r, 8, 64, f"method.rank={r}") for r in RANKS]
-    found += [
-        point("sites, rank 8, 8 x 64 tokens", n, 8, 64, f"method.sites=[{','.join(ALL_SITES[:n])}]") for n in SITES
-    ]
-    found += [point("rows, rank 8, 64 tokens each", n, n, 64) for n in ROWS]
-    found += [point("length, rank 8, 8 rows", n, 8, n) for n in LENGTHS]
+    found = [point("rank, six sites, 8 x 64 tokens", n, rank=n) for n in RANKS]
+    found += [point("sites, rank 8, 8 x 64 tokens", n, sites=n) for n in SITES]
+    found += [point("rows, rank 8, 64 tokens each", n, rows=n) for n in ROWS]
+    found += [point("length, rank 8, 8 rows", n, length=n) for n in LENGTHS]
     return sorted([*itertools.chain(*found), *_sweep(progress)], key=lambda ratio: ratio.section.startswith(MEMORY))
 
 
