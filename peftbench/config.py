@@ -30,6 +30,7 @@ class ModelConfig:
         architecture: the fields of the published `config.json` that define the shape.
         quantization: `nf4` keeps the layers' linear maps in 4 bits; a method that needs it sets it.
         double_quant: whether the constants of nf4's blocks are quantised too.
+        dtype: what the layers' linear maps are kept in; autocast rounds them to bfloat16 anyway.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelConfig:
     architecture: dict | None = None
     quantization: Literal["nf4"] | None = None
     double_quant: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,8 @@ class RunConfig:
             del trainer["skip_nonfinite"]
         if config["model"]["quantization"] is None:  # A run of before the two keys keeps its identity.
             del config["model"]["quantization"], config["model"]["double_quant"]
+        if config["model"]["dtype"] == "float32":  # As one of before this key.
+            del config["model"]["dtype"]
         for key in ("outputs", "experiment_name", "preset"):
             del config[key]
         return config | found

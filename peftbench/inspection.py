@@ -208,7 +208,8 @@ def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts, ca
     rows_.append(("in all", f"{sum(parts.values()) / _MB:,.0f} MB"))
     if saved:
         plain = 4 * numbers.backbone
-        sizes = {config.model.quantization: plain - saved, "fp32": plain, "bf16": plain / 2}
+        own = config.model.quantization or "bf16 maps"
+        sizes = {own: plain - saved, "fp32": plain, "bf16": plain / 2}
         rows_ += [(f"backbone in {name}", f"{size / _MB:,.0f} MB") for name, size in sizes.items()]
     told = {1: "", None: " and one candidate, their number not being known"}
     several = told.get(candidates, f" and {candidates} candidates")
@@ -217,7 +218,9 @@ def _memory_table(config: RunConfig, model: torch.nn.Module, numbers: Counts, ca
 
 def _saved(config: RunConfig) -> int:
     """Bytes by which the backbone is smaller than in float32."""
-    if config.model.quantization is None:
+    if config.model.quantization is None and config.model.dtype == "float32":
         return 0
     maps = [site.in_features * site.out_features for site in sites(_bare(config), ROLES)]
+    if config.model.quantization is None:
+        return 2 * sum(maps)
     return sum(4 * size - packed_bytes(size, config.model.double_quant) for size in maps)

@@ -44,6 +44,7 @@ def typed(raw: Mapping[str, Any], choices: Mapping[str, str | None]) -> RunConfi
     _folder_name("model.name", parts["model"].name)
     method_name, method = _method(raw["method"], _file("method", choices))
     parts["model"] = _base(parts["model"], method_name, method.capabilities.quantised_base)
+    _check_dtype(parts["model"], method_name, method.capabilities.quantised_base, parts["trainer"].precision)
     preset = choices.get("preset")
     config = RunConfig(
         **parts,
@@ -85,6 +86,22 @@ def _base(model: ModelConfig, method_name: str, quantised: str) -> ModelConfig:
             " leave it null, or take a method that adapts frozen linear maps from beside them"
         )
     return model
+
+
+def _check_dtype(model: ModelConfig, method_name: str, quantised: str, precision: str) -> None:
+    """Maps in bfloat16 give under autocast what maps in float32 do; without it, with other methods, they do not."""
+    if model.dtype == "float32":
+        return
+    told = f"model.dtype={model.dtype}"
+    if model.quantization is not None:
+        raise ConfigurationError(f"{told}: the maps are in 4 bits already (model.quantization); leave it float32")
+    if quantised != "allowed":
+        raise ConfigurationError(
+            f"{told}: method {method_name} is not among those that leave the maps as they are and adapt them from"
+            " beside (lora, sora, adalora); leave it float32"
+        )
+    if precision != "bf16":
+        raise ConfigurationError(f"{told}: products would mix number types; add trainer.precision=bf16")
 
 
 def _decays(config: RunConfig) -> None:

@@ -276,6 +276,25 @@ def test_a_method_that_cannot_go_with_quantised_weights_says_so(method):
         compose_run([f"method={method}", "model.quantization=nf4"])
 
 
+def test_maps_in_bfloat16_are_another_run_and_those_in_float32_one_of_before_the_key():
+    mixed = ["method=lora", "trainer.precision=bf16"]
+    assert id_of(*mixed, "model.dtype=bfloat16") != id_of(*mixed) == id_of(*mixed, "model.dtype=float32")
+    assert "dtype" not in compose_run(mixed).identity()["model"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["method=lora"], "products would mix number types; add trainer.precision=bf16"),
+        (["method=full", "trainer.precision=bf16"], "method full is not among those"),
+        (["method=qlora", "trainer.precision=bf16"], "the maps are in 4 bits already"),
+    ],
+)
+def test_maps_in_bfloat16_are_refused_where_they_would_change_more_than_their_size(words, told):
+    with pytest.raises(ConfigurationError, match=rf"^model\.dtype=bfloat16: {told}"):
+        compose_run([*words, "model.dtype=bfloat16"])
+
+
 def test_what_loading_finds_is_part_of_the_run():
     assert id_of(rows={"train": "a"}) != id_of(rows={"train": "b"})
     assert id_of(weights={"weights_sha256": "a"}) != id_of(weights={"weights_sha256": "b"})

@@ -306,6 +306,27 @@ def test_bf16_trains_with_fp32_adapters(tiny_run):
     assert record["status"] == "completed"
 
 
+@pytest.mark.parametrize("name", ["lora", "sora", "adalora"])
+def test_maps_in_bfloat16_train_as_autocast_would_round_them_and_merge_into_float32(name, tiny_run):
+    words = [f"method={name}", *FAST.get(name, []), "trainer.precision=bf16", "trainer.merge=true"]
+    (plain, at_plain), (halved, at_halved) = (
+        run(tiny_run, *words, f"model.dtype={dtype}") for dtype in ("float32", "bfloat16")
+    )
+    sizes = [record["memory"]["backbone_weights_mb"] for record in (plain, halved)]
+    maps = 2 * (4 * 32 * 32 + 2 * 32 * 64)
+    assert sizes[0] - sizes[1] == pytest.approx(2 * maps / 1e6)
+    assert halved["memory"]["backbone_weights_mb_fp32"] == sizes[0]
+    losses = [
+        [line["loss"] for line in map(json.loads, (at / "history.jsonl").read_text().splitlines()) if "loss" in line]
+        for at in (at_plain, at_halved)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+    from safetensors.torch import load_file
+
+    merged = load_file(at_halved / "merged" / "model.safetensors")
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("task", ["cola", "sst2", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"])
 def test_every_glue_task_runs_on_sample_data_and_predicts_for_submission(task, tiny_run):
     words = ["method=lora", f"task={task}", "task.max_length=32", "trainer.max_steps=2", "trainer.predictions=true"]

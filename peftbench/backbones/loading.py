@@ -16,7 +16,7 @@ from peftbench.backbones.held import Checkpoint
 from peftbench.backbones.noise import cheapen_dropout
 from peftbench.backbones.origin import Located, locate, origin
 from peftbench.backbones.projections import split_fused
-from peftbench.backbones.quantisation import quantise
+from peftbench.backbones.quantisation import halve, quantise
 from peftbench.config import ModelConfig
 from peftbench.errors import ConfigurationError, first_line, is_out_of_memory
 from peftbench.kept import Kept
@@ -27,7 +27,7 @@ class Backbone:
     """A loaded model.
 
     Attributes:
-        model: with its task head, on the CPU, in float32 but for what is quantised.
+        model: with its task head, on the CPU, in float32 but for what is quantised or halved.
         tokenizer: transformers' fast tokenizer.
         identity: what an export names as its base: the hub id, or the local folder where the weights are not the hub's.
         shared_mb: of weights that this process holds besides, for other models.
@@ -95,6 +95,8 @@ def load_backbone(
     _agree_on_padding(config, tokenizer, model)
     if config.quantization is not None:
         quantise(model, config.double_quant)
+    if config.dtype == "bfloat16":
+        halve(model)
     identity = where if located.source in ("folder", "fetched") else config.repo
     return Backbone(model, tokenizer, identity, described, checkpoint.megabytes if checkpoint else 0.0)
 

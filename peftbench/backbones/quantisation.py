@@ -1,7 +1,8 @@
-"""Backbones in 4 bits: NF4 with double quantisation (QLoRA, Dettmers et al. 2023, arXiv 2305.14314, §3).
+"""Backbones in fewer bits: NF4 with double quantisation (QLoRA, Dettmers et al. 2023, arXiv 2305.14314, §3), bfloat16.
 
 Every linear map of every layer is quantised; embeddings, layer norms and heads stay as they are. A weight takes 4 bits
 and its share of the constants: one per block of 64 weights, in 8 bits, with one float32 per 256 of those: 4.127 bits.
+In bfloat16 the weights of the same maps are rounded once, as autocast rounds them in every step.
 """
 
 from __future__ import annotations
@@ -56,11 +57,28 @@ def quantise(model: nn.Module, double_quant: bool = True, compute_dtype: torch.d
         model.set_submodule(site.name, NF4Linear(linear, double_quant, compute_dtype))
 
 
+def halve(model: nn.Module) -> None:
+    """Round the weight of every linear map that plays a role to bfloat16.
+
+    Args:
+        model: the loaded model, before a method is attached.
+
+    Raises:
+        ConfigurationError: the architecture is unknown.
+    """
+    for site in sites(model, ROLES):
+        linear = model.get_submodule(site.name)
+        assert isinstance(linear, nn.Linear)
+        linear.weight = nn.Parameter(linear.weight.detach().to(torch.bfloat16), requires_grad=False)
+
+
 def dequantise(model: nn.Module) -> None:
-    """Put the float32 map in place of every quantised one; nothing happens where there is none."""
+    """Put the float32 map in place of every quantised or halved one; nothing happens where there is none."""
     for name, module in list(model.named_modules()):
         if _is_quantised(module):
             model.set_submodule(name, module.plain())  # type: ignore[operator]
+        elif _is_halved(module):
+            module.weight = nn.Parameter(module.weight.detach().float(), requires_grad=False)
 
 
 def backbone_elements(model: nn.Module, head: tuple[str, ...]) -> int:
@@ -69,7 +87,7 @@ def backbone_elements(model: nn.Module, head: tuple[str, ...]) -> int:
 
 
 def backbone_megabytes(model: nn.Module) -> dict[str, float]:
-    """What the backbone's weights occupy, in MB (10⁶ bytes), and would occupy unquantised where they are quantised.
+    """What the backbone's weights occupy, in MB (10⁶ bytes), and would occupy if none were quantised or halved.
 
     Args:
         model: before a method is attached.
@@ -77,7 +95,7 @@ def backbone_megabytes(model: nn.Module) -> dict[str, float]:
     head = head_modules(model)
     tensors = {t.data_ptr(): t.nbytes for p, _ in _weights(model, head) for t in (p, *_constants(p))}
     found = {"backbone_weights_mb": sum(tensors.values())}
-    if any(_is_quantised(module) for module in model.modules()):
+    if any(_is_quantised(module) or _is_halved(module) for module in model.modules()):
         count = backbone_elements(model, head)
         found |= {"backbone_weights_mb_fp32": 4 * count, "backbone_weights_mb_bf16": 2 * count}
     return {name: size / 1e6 for name, size in found.items()}
@@ -115,3 +133,7 @@ def _constants(parameter: Tensor) -> list[Tensor]:
 
 def _is_quantised(module: nn.Module) -> bool:
     return getattr(module, "quant_state", None) is not None
+
+
+def _is_halved(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16

@@ -30,17 +30,20 @@ OUR_DROPOUT = ", our dropout"
 
 
 def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:
-    """Ratios over the frozen bounds and over HF PEFT, in float32 and in bfloat16 (of ours and HF PEFT's: autocast).
+    """Ratios over the frozen bounds and over HF PEFT, in float32 and in bfloat16.
 
-    A step of a method is a whole one: forward, penalty, backward, optimizer, and what it does to its ranks. Of bfloat16
-    there is none on a processor that has no instructions for it.
+    In bfloat16 ours have the frozen maps in it, as the bounds have all of their weights; HF PEFT's are under autocast
+    alone, which is the faster of their two ways. A step of a method is a whole one: forward, penalty, backward,
+    optimizer, and what it does to its ranks. Of bfloat16 there is none on a processor that has no instructions for it.
     """
     batch = Batch.of(32, 64)
     models = {"HF PEFT LoRA": hf_peft("lora"), "HF PEFT AdaLoRA": hf_peft("adalora")}
     models["HF PEFT LoRA" + OUR_DROPOUT] = hf_peft("lora", cheap=True)
-    models |= {name: trained("trainer.head=freeze", f"method={name}", *words) for name, (_, words) in OURS.items()}
     found = []
     for bf16 in (False, True) if multiplies_bf16() else (False,):
+        kept = ["trainer.precision=bf16", "model.dtype=bfloat16"] if bf16 else []
+        for name, (_, words) in OURS.items():
+            models[name] = trained("trainer.head=freeze", f"method={name}", *words, *kept)
         bounds = {name: frozen_bound(c).to(torch.bfloat16 if bf16 else torch.float32) for name, c in BOUNDS.items()}
         found += _times(bounds, models, batch, bf16, repeats, progress)
         found += _memory(models, batch, bf16, SECTION.format(repeats=repeats))

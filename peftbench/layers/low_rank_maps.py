@@ -145,8 +145,8 @@ def _sum(maps: Sequence[Map], scaled: Tensor, dtype: torch.dtype) -> Tensor:
     widths = [len(m.weight) for m in maps]
     weight = torch.empty(sum(widths), scaled.shape[1], dtype=dtype, device=scaled.device)
     for place, m, rows in zip(weight.split(widths), maps, scaled.split([len(m.a) for m in maps]), strict=True):
-        if m.a.dtype == weight.dtype == m.weight.dtype:
-            torch.addmm(m.weight, m.b, rows, out=place)
+        if weight.dtype == m.weight.dtype:
+            torch.addmm(m.weight, m.b.to(dtype), rows.to(dtype), out=place)
         else:
             place.copy_(torch.addmm(m.weight.to(m.a.dtype), m.b, rows))
     return weight

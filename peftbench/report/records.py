@@ -27,6 +27,12 @@ _NOT_COMPARED: Mapping[str, frozenset[str]] = {
 }
 """Beside `WITHOUT_EFFECT`, keys that name what a run writes or measures more, or how, not what was tried."""
 
+_ADDED_LATER: Mapping[str, Mapping[str, Any]] = {
+    "model": {"quantization": None, "double_quant": True, "dtype": "float32"},
+    "trainer": {"skip_nonfinite": 0},
+}
+"""Keys that records of earlier releases lack, with the values that those runs were made with."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -163,7 +169,11 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The configuration but for seed and place, flat: `{"method.rank": 8, ...}`; lists as they are."""
         config = {
-            section: {key: value for key, value in values.items() if not _is_without_effect(section, key)}
+            section: {
+                key: value
+                for key, value in {**_ADDED_LATER.get(section, {}), **values}.items()
+                if not _is_without_effect(section, key)
+            }
             if isinstance(values, Mapping)
             else values
             for section, values in self.record["config"].items()

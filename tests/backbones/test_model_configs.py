@@ -34,6 +34,7 @@ KEYS = [
     "weights",
     "quantization",
     "double_quant",
+    "dtype",
     "architecture",
 ]
 PARAMETERS = {

@@ -17,6 +17,7 @@ from peftbench.backbones.quantisation import (  # noqa: E402
     backbone_elements,
     backbone_megabytes,
     dequantise,
+    halve,
     packed_bytes,
     quantise,
     require_bitsandbytes,
@@ -101,6 +102,22 @@ def test_double_quantisation_is_bitsandbytes_own_and_changes_the_constants_littl
     single = rounded(plain.weight)
     assert not torch.equal(found, single)
     assert (found - single).abs().max() < 0.01 * plain.weight.abs().max()
+
+
+@pytest.mark.parametrize("family", WIDE)
+def test_halved_maps_give_under_autocast_the_bits_of_whole_ones_and_come_back(family):
+    whole, halved = wide(family), wide(family)
+    halve(halved)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(whole(**inputs()).logits, halved(**inputs()).logits)
+    count = sum(site.in_features * site.out_features for site in sites(whole, ROLES))
+    sizes = [backbone_megabytes(model)["backbone_weights_mb"] for model in (whole, halved)]
+    assert sizes[0] - sizes[1] == pytest.approx(2 * count / 1e6)
+    dequantise(halved)
+    assert {p.dtype for p in halved.parameters()} == {torch.float32}
+    for site in sites(whole, ROLES):
+        weight = whole.get_submodule(site.name).weight
+        assert torch.equal(halved.get_submodule(site.name).weight, weight.bfloat16().float())
 
 
 @pytest.mark.parametrize("family", WIDE)
