@@ -151,13 +151,18 @@ def _hydra(words: list[str]) -> int:
 
 
 def _comparable(words: list[str]) -> list[str]:
-    """`hydra/sweeper=optuna` is the installed plugin's, else Optuna itself behind the same name.
+    """`hydra/sweeper=optuna` is the installed plugin's, else Optuna itself behind the same name; both maximise.
 
     Raises:
-        ConfigurationError: the plugin's one study would give methods unequal trials.
+        ConfigurationError: the plugin's one study would give methods unequal trials, or look for the worst.
     """
     if "hydra/sweeper=optuna" not in words:
         return words
+    # The plugin minimises where nothing is said.
+    direction = "hydra.sweeper.direction="
+    if any(word.startswith(direction) and word != f"{direction}maximize" for word in words):
+        raise ConfigurationError(f"{direction}maximize is the only one: every run's objective grows with its quality")
+    words = [word for word in words if not word.startswith(direction)]
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("hydra_plugins.hydra_optuna_sweeper")
         if any(re.match(r"(method|task|model)=.*[,(]", word) for word in words):
@@ -165,7 +170,7 @@ def _comparable(words: list[str]) -> list[str]:
                 "hydra/sweeper=optuna is one study: methods, tasks and models in it would get unequal trials; use"
                 " hydra/sweeper=tpe, which gives each the same number, or name one of each"
             )
-        return words
+        return [*words, f"{direction}maximize"]
     ours = {"sweeper=optuna": "sweeper=tpe", "sweeper.n_trials": "sweeper.trials"}
     return [re.sub("|".join(map(re.escape, ours)), lambda m: ours[m[0]], word) for word in words]
 

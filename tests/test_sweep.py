@@ -1,6 +1,7 @@
 """Sweeps as users type them: points, states, what jobs share, tuning, and what is left when one breaks off."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -259,12 +260,17 @@ def test_tpe_is_optunas(monkeypatch):
         (["hydra/sweeper=tpe", "optimizer.lr=tag(log,interval(0,1))"], "is not a range above 0"),
         (["method=lora", "optimizer.lr=interval(0,1)"], "a grid needs values, not a range"),
         (["hydra/sweeper=optuna", "method=lora,sora", "optimizer.lr=interval(0,1)"], "unequal trials"),
+        (
+            ["hydra/sweeper=optuna", "hydra.sweeper.direction=minimize", "method=lora", "optimizer.lr=interval(0,1)"],
+            "hydra.sweeper.direction=maximize is the only one",
+        ),
         (["hydra/sweeper=random", "hydra.sweeper.trials=0", "optimizer.lr=interval(0.1,1)"], "hydra.sweeper.trials: 0"),
         (
             ["hydra/sweeper=random", "hydra.sweeper.trials=x", "optimizer.lr=interval(0.1,1)"],
             "hydra.sweeper.trials: 'x'",
         ),
         (["hydra.sweeper.max_batch_size=0", "seed=0,1"], "hydra.sweeper.max_batch_size: 0"),
+        (["hydra.sweeper.max_batch_size=1", "method=lora", "method.rank=2,0"], "nothing was run"),
         (["hydra/sweeper=random", "optimizer.lr=interval(0.1,1)", "seed=interval(0,3)"], "seed: tuning takes seeds"),
         (["sweep.on_error=panic", "seed=0,1"], "sweep.on_error"),
     ],
@@ -282,7 +288,7 @@ def test_hydras_optuna_sweeper_maximises_the_objective(sweep, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     status, out, _ = sweep(
         "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1",
-        "hydra.sweeper.direction=maximize", "method=lora", "optimizer.lr=interval(1e-4,1e-2)",
+        "method=lora", "optimizer.lr=interval(1e-4,1e-2)",
     )  # fmt: skip
     assert status == 0, out
     assert len(list(tmp_path.rglob("record.json"))) == 2
@@ -291,6 +297,18 @@ def test_hydras_optuna_sweeper_maximises_the_objective(sweep, tmp_path):
     (cell,) = found["cells"]
     assert (cell["method"], len(cell["trials"])) == ("lora", 2)
     assert cell["runs"] == [max(cell["trials"], key=lambda trial: trial["objective"])]
+
+
+def test_hydras_optuna_sweeper_is_told_to_maximise():
+    words = cli._comparable(["-m", "hydra/sweeper=optuna", "method=lora", "optimizer.lr=interval(1e-4,1e-2)"])
+    assert words[-1] == "hydra.sweeper.direction=maximize"
+
+
+@pytest.mark.parametrize("words", [[], ["hydra.sweeper.direction=maximize"]])
+def test_without_the_plugin_optuna_itself_takes_the_same_words(words, monkeypatch):
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_optuna_sweeper", None)
+    found = cli._comparable(["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", *words])
+    assert found == ["hydra/sweeper=tpe", "hydra.sweeper.trials=3"]
 
 
 def test_hydras_basic_sweeper_tunes_nothing(sweep, tmp_path):

@@ -89,7 +89,7 @@ class Sweep(BasicSweeper):
         point names, they keep the point's values that are among them, and leave out points that have none.
 
         Raises:
-            ConfigurationError: no point is left.
+            ConfigurationError: no point is left, or a run is misconfigured.
         """
         given = {override.get_key_element(): _values(override) for override in overrides[len(self.params) :]}
         own = {override.get_key_element(): _values(override) for override in overrides[: len(self.params)]}
@@ -106,18 +106,22 @@ class Sweep(BasicSweeper):
             told = ", ".join(self._points)
             raise ConfigurationError(f"hydra.sweeper.points: none of them fits the command line's groups ({told})")
         unique = [list(words) for words in runs]
+        self._check(unique)
         self._jobs.ledger.total += len(unique)
         return list(self.split_overrides_to_chunks(unique, max_batch_size))
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Refuse the batch where one of its runs is misconfigured.
+        """Hydra asks before each batch; every run was checked before the first."""
+
+    def _check(self, runs: Sequence[Sequence[str]]) -> None:
+        """Refuse them all where one is misconfigured.
 
         Raises:
-            ConfigurationError: it is; nothing of the batch has run.
+            ConfigurationError: it is; nothing has run.
         """
-        if len(batch) > _MANY:
-            screen().print(f"checking the configurations of {len(batch)} runs")
-        for words in batch:
+        if len(runs) > _MANY:
+            screen().print(f"checking the configurations of {len(runs)} runs")
+        for words in runs:
             try:
                 self._composed(words)
             except ConfigurationError as error:
@@ -140,7 +144,7 @@ class Sweep(BasicSweeper):
         ledger.sweeper, ledger.trials = str(self._sampler), self._trials
         ledger.total = len(space.cells) * (self._trials + len(space.seeds) - 1)
         corners = [[*cell, *space.corner(), space.seeds[0]] for cell in space.cells]
-        self.validate_batch_is_legal(corners)
+        self._check(corners)
         configs = [self._composed(corner) for corner in corners]
         return [self._tune_cell(space, cell, config) for cell, config in zip(space.cells, configs, strict=True)]
 

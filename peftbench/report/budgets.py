@@ -33,11 +33,15 @@ class Budgets:
 
     Attributes:
         tuned: all that was.
-        only_trials: ids of runs that tuned and are no result.
+        only_trials: experiment's folder and run id of what tuned and is no result.
     """
 
     tuned: Sequence[Tuned]
-    only_trials: Collection[str]
+    only_trials: Collection[tuple[str, str]]
+
+    def is_trial(self, run: Run) -> bool:
+        """Whether a run tuned and is no result of its experiment."""
+        return (experiment_folder(run.file), run.run_id) in self.only_trials
 
     def of(self, run: Run) -> int | None:
         """Trials behind a run; None where no sweep tuned.
@@ -59,15 +63,16 @@ def read_budgets(sweeps: Iterable[Mapping[str, Any]]) -> Budgets:
     A point drawn twice was two trials. A run of a grid, or of a chosen point, is a result whatever else it was.
     """
     tuned: dict[tuple[str, ...], Tuned] = {}
-    tried: set[str] = set()
-    results: set[str] = set()
+    tried: set[tuple[str, str]] = set()
+    results: set[tuple[str, str]] = set()
     for sweep in sweeps:
+        folder = str(sweep.get("folder"))
         if sweep.get("trials") is None:
-            results |= _ids(sweep.get("runs"))
+            results |= {(folder, run) for run in _ids(sweep.get("runs"))}
         for cell in _mappings(sweep.get("cells")):
             chosen, tries = _ids(cell.get("runs")), _ids(cell.get("trials"))
-            results |= chosen
-            tried |= tries
+            results |= {(folder, run) for run in chosen}
+            tried |= {(folder, run) for run in tries}
             # A point that was refused has no run, and was tried all the same.
             points = Counter(str(t.get("run_id") or t.get("overrides")) for t in _mappings(cell.get("trials")))
             place = (sweep.get("folder"), *(cell.get(name) for name in ("method", "task", "model")))

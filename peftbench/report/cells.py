@@ -84,6 +84,11 @@ class Grid:
     notes: tuple[str, ...]
     moved: frozenset[str]
 
+    def shown(self) -> list[Run]:
+        """Its runs, each with metric and split of the first column that has one score of it."""
+        by_run = ((run, filter(None, (_shown(run, column) for column in self.columns))) for run in self.runs)
+        return [replace(run, shown=next(shown, None)) for run, shown in by_run]
+
     def average(self, line: Line) -> Summary | None:
         """The layout's average of a line over the seeds that all its cells have, in the layout's scale.
 
@@ -241,6 +246,15 @@ def _several(runs: Sequence[Run], key: Callable[[Run], Hashable]) -> int:
     """How many different ones there are, or 0 where there is one."""
     found = len({key(run) for run in runs})
     return found if found > 1 else 0
+
+
+def _shown(run: Run, column: Column) -> tuple[str, str] | None:
+    """Metric and split of a column that takes a run and has a score of it; None of one that averages several."""
+    if not run.completed or not column.takes(run):
+        return None
+    selection = run.record["selection"]
+    shown = column.metric or selection["metric"], column.split or selection["split"]
+    return None if run.metric(*shown) is None else shown
 
 
 def _score(run: Run, column: Column) -> float | None:

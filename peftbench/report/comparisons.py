@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Comparison:
         p: two-sided, uncorrected; None where there are too few seeds.
         p_holm: corrected over all comparisons of the report.
         refused: why there is no test, in words; empty: there is one.
+        left_out: tasks of the table that the difference says nothing of, in words.
     """
 
     first: str
@@ -33,6 +35,7 @@ class Comparison:
     p: float | None = None
     p_holm: float | None = None
     refused: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def compare(grid: Grid, test: Test, against: str | None = None) -> list[Comparison]:
@@ -61,9 +64,7 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same with Holm's correction over those that were tested."""
     adjusted = iter(holm([comparison.p for comparison in comparisons if comparison.p is not None]))
     return [
-        comparison
-        if comparison.p is None
-        else Comparison(comparison.first, comparison.second, comparison.difference, comparison.p, next(adjusted))
+        comparison if comparison.p is None else dataclasses.replace(comparison, p_holm=next(adjusted))
         for comparison in comparisons
     ]
 
@@ -84,7 +85,10 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
     differences: list[float] = []
     shared: dict[str, int] = {}
     tasks: dict[str, bool] = {}
+    alone: dict[str, str] = {}
     for column, a, b in zip(grid.columns, first.cells, second.cells, strict=True):
+        if bool(a.tried) != bool(b.tried):
+            alone.setdefault(column.task, (first if a.tried else second).label)
         if not a.tried or not b.tried or tasks.get(column.task):
             continue
         if not a.values or not b.values:
@@ -99,9 +103,12 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
     if tasks and not any(tasks.values()):
         return None
     summary = Summary(tuple(differences)) if differences else None
+    left_out = [f"{task_name(t)}, whose models, weights or rows differ" for t, common in tasks.items() if not common]
+    alone = {task: label for task, label in alone.items() if task not in tasks and task not in shared}
+    told = (*left_out, *(f"{task_name(task)}, run with {label} alone" for task, label in alone.items()))
     fewest = min(shared, key=lambda task: shared[task], default="")
     if shared.get(fewest, 0) < MIN_SEEDS:
         where = f" on {task_name(fewest)}" if len(shared) > 1 else ""
         refused = f"too few seeds: n={shared.get(fewest, 0)}{where}, {MIN_SEEDS} needed"
-        return Comparison(first.label, second.label, summary, refused=refused)
-    return Comparison(first.label, second.label, summary, paired_p(differences, test))
+        return Comparison(first.label, second.label, summary, refused=refused, left_out=told)
+    return Comparison(first.label, second.label, summary, paired_p(differences, test), left_out=told)

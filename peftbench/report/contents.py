@@ -67,10 +67,10 @@ def make(
         ConfigurationError: no such layout, row or metric; or the runs do not fit the layout.
     """
     budgets = read_budgets(found.sweeps)
-    results = [run for run in runs if run.run_id not in budgets.only_trials]
+    results = [run for run in runs if not budgets.is_trial(run)]
     if not results:
         raise ConfigurationError(f"all {len(runs)} runs are trials of a search; none is a result")
-    tried = [run for run in runs if run.run_id in budgets.only_trials]
+    tried = [run for run in runs if budgets.is_trial(run)]
     laid_out = _laid_out(results, layout, metrics)
     grids = [_without_trials(fill(its, of_it, budgets.of), of_it, tried) for its, of_it in laid_out]
     if against:

@@ -73,8 +73,13 @@ def label_settings(runs: Iterable[Run], besides: Collection[str] = ()) -> dict[s
     found = {}
     for name, settings in by_method.items():
         keys = _telling(list(settings.values()), besides)
+        alike = {key for key in keys if _alike([run.settings[key] for run in settings.values() if key in run.settings])}
         for setting_id, run in settings.items():
-            values = [f"{_symbol(key)}={_shown(run.settings[key])}" for key in keys if key in run.settings]
+            values = [
+                f"{_symbol(key)}={repr(run.settings[key]) if key in alike else _shown(run.settings[key])}"
+                for key in keys
+                if key in run.settings
+            ]
             found[setting_id] = " ".join([method_name(name), *values])
     return found
 
@@ -109,6 +114,11 @@ def _priority(key: str) -> tuple[int, str]:
 
 def _symbol(key: str) -> str:
     return _SYMBOLS.get(key, key.rpartition(".")[2])
+
+
+def _alike(values: Sequence[Any]) -> bool:
+    """Whether two of the values are shown as one."""
+    return len(set(map(_shown, values))) < len(set(map(repr, values)))
 
 
 def _shown(value: Any) -> str:

@@ -217,9 +217,12 @@ def generic(name: str, runs: Sequence[Run], metrics: Sequence[str] = ()) -> Layo
 
 
 def _averaged(scores: Sequence[Score], runs: Sequence[Run]) -> tuple[Column, ...]:
-    """The benchmark's scores, each on the split that selects; of MNLI on both of its kind."""
-    selecting = {run.task: run.record["selection"]["split"] for run in runs if run.completed}
-    splits = {task: selecting.get(task, "validation").removesuffix("_matched").removesuffix("_mismatched")
+    """The benchmark's scores, of MNLI both: on test splits where every task has one, else on those that select."""
+    tested = _tested(runs)
+    chosen = {run.task: run.record["selection"]["split"] for run in runs if run.completed}
+    if set(tested) == set(chosen):
+        return tuple(Column(task, metric, f"test{ending}") for task, ending, metric in scores)
+    splits = {task: chosen.get(task, "validation").removesuffix("_matched").removesuffix("_mismatched")
               for task, _, _ in scores}  # fmt: skip
     return tuple(Column(task, metric, f"{splits[task]}{ending}" if ending else None) for task, ending, metric in scores)
 
@@ -230,7 +233,7 @@ def columns_of(runs: Sequence[Run], metrics: Sequence[str] = ()) -> tuple[Column
     columns: dict[tuple[str, str], Column] = {}
     for run in sorted(runs, key=lambda run: run.task):
         if run.completed:
-            split = "test" if run.task in tested else None
+            split = tested.get(run.task)
             for metric in metrics or (run.record["selection"]["metric"],):
                 columns.setdefault((run.task, metric), Column(run.task, metric, split))
     for task in sorted({run.task for run in runs} - {task for task, _ in columns}):
@@ -238,13 +241,14 @@ def columns_of(runs: Sequence[Run], metrics: Sequence[str] = ()) -> tuple[Column
     return tuple(map(_generic_scale, columns.values()))
 
 
-def _tested(runs: Sequence[Run]) -> set[str]:
-    """Tasks of whose runs every one was scored on a split `test`, which chose nothing."""
-    scored: dict[str, bool] = {}
+def _tested(runs: Sequence[Run]) -> dict[str, str]:
+    """The test split of each task whose runs were all scored on one, which chose nothing; of MNLI the matched one."""
+    scored: dict[str, set[str]] = {}
     for run in runs:
         if run.completed:
-            scored[run.task] = scored.get(run.task, True) and "test" in run.record["metrics"]
-    return {task for task, everywhere in scored.items() if everywhere}
+            scored[run.task] = scored.get(run.task, set(run.record["metrics"])) & set(run.record["metrics"])
+    tests = {task: [name for name in splits if name.partition("_")[0] == "test"] for task, splits in scored.items()}
+    return {task: min(names) for task, names in tests.items() if names}
 
 
 def _generic_scale(column: Column) -> Column:

@@ -91,7 +91,7 @@ def _draw(contents: Contents, names: Sequence[str], folder: Path) -> list[Path]:
 
     files: list[Path] = []
     for grid in contents.grids:
-        runs = list(grid.runs)
+        runs = grid.shown()
         try:
             drawn = draw(runs, names or grid.layout.figures or available(runs), folder / grid.layout.name)
         except ConfigurationError as error:

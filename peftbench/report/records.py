@@ -41,10 +41,12 @@ class Run:
     Attributes:
         file: its `record.json`.
         record: what is in it.
+        shown: metric and split that a table shows of it; None: what selected its checkpoint.
     """
 
     file: Path
     record: Mapping[str, Any]
+    shown: tuple[str, str] | None = None
 
     @property
     def folder(self) -> Path:

@@ -31,7 +31,7 @@ def tidy(runs: Sequence[Run], budgets: Budgets) -> list[dict[str, Any]]:
 
 
 def _rows(run: Run, label: str, budgets: Budgets) -> Iterator[dict[str, Any]]:
-    told = _told(run) | {"label": label, "only_trial": run.run_id in budgets.only_trials, "trials": budgets.of(run)}
+    told = _told(run) | {"label": label, "only_trial": budgets.is_trial(run), "trials": budgets.of(run)}
     if not run.completed:
         yield told | {"split": None, "metric": None, "value": None, "selects": False}
         return

@@ -45,7 +45,7 @@ def report(words: Sequence[str]) -> int:
         found, runs, options.get("layout"), _values(options.get("metric", "")), test, options.get("against")
     )
     if to:
-        shown = replace(found, runs=contents.runs)
+        shown = replace(found, runs=[run for run in contents.runs if not contents.budgets.is_trial(run)])
         write(contents, shown, Path(to), formats, figures)
     else:
         show(contents, formats[0])

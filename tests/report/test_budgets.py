@@ -118,7 +118,7 @@ def test_a_second_sitting_forgets_no_trial():
     chosen = {"chosen": trial(4, "b"), "runs": [trial(4, "b")]}
     (kept,) = together([{**now[0], "chosen": None, "runs": []}], [{**before[0], **chosen}])
     assert {key: kept[key] for key in chosen} == chosen
-    assert read_budgets([{"folder": "x", "trials": 3, "cells": [kept]}]).only_trials == {"a", "c"}
+    assert read_budgets([{"folder": "x", "trials": 3, "cells": [kept]}]).only_trials == {("x", "a"), ("x", "c")}
     assert together(now, [{**cell, "trials": [3]}])[0]["trials"] == now[0]["trials"]
     assert second == other
     assert together([], before) == before
@@ -144,6 +144,19 @@ def test_settings_tuned_apart_have_each_their_own_trials(write_run, outputs):
     assert [line.cells[0].trials for line in grid.lines] == [3, 3]
 
 
+def test_a_trial_is_one_in_its_own_experiment_alone(tune, write_run, outputs):
+    tune()
+    (file,) = [f for f in outputs.glob("*/*/*/record.json") if json.loads(f.read_text())["objective"] < 0.71][:1]
+    record = json.loads(file.read_text())
+    record["config"]["experiment_name"] = "final"
+    there = outputs / "final" / file.parent.parent.name / file.parent.name / "record.json"
+    there.parent.mkdir(parents=True)
+    there.write_text(json.dumps(record))
+    found = find([outputs])
+    contents = make(found, found.runs)
+    assert [run.file for grid in contents.grids for run in grid.runs if run.experiment == "final"] == [there]
+
+
 def test_two_manifests_of_one_cell_count_their_shared_trials_once():
     def manifest(*ids):
         trials = [{"run_id": i, "overrides": [f"method.rank={i}"]} for i in ids]
@@ -152,7 +165,7 @@ def test_two_manifests_of_one_cell_count_their_shared_trials_once():
 
     budgets = read_budgets([manifest("a", "a", "b"), manifest("a", "b", "c")])
     assert [(one.place, one.trials.total()) for one in budgets.tuned] == [(("x", "lora", "mrpc", "minilm"), 4)]
-    assert set(budgets.only_trials) == {"a", "b", "c"}
+    assert set(budgets.only_trials) == {("x", run) for run in "abc"}
 
 
 @pytest.mark.parametrize(

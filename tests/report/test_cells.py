@@ -193,6 +193,41 @@ def test_without_a_layout_the_test_split_is_scored_where_every_run_has_it(write_
     assert sorted(values) == [0.7, 0.8, 0.9]
 
 
+def test_without_a_layout_mnli_is_scored_on_its_test_split_too(write_run, grid):
+    splits = {f"{split}_{part}": {"accuracy": 0.7 if split == "test" else 0.9}
+              for split in ("validation", "test") for part in ("matched", "mismatched")}  # fmt: skip
+    write_run(task="mnli", protocol="sora", scores=splits, split="validation_matched")
+    found = grid()
+    assert [column.split for column in found.columns] == ["test_matched"]
+    assert only_cell(found).values == {0: 0.7}
+
+
+def test_a_whole_glue_is_averaged_over_test_splits_where_every_task_has_one(write_run, grid):
+    for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"):
+        ends = ("_matched", "_mismatched") if task == "mnli" else ("",)
+        names = ("accuracy", "f1", "pearson", "spearman", "matthews_correlation")
+        splits = {f"{split}{end}": dict.fromkeys(names, 0.7 if split == "test" else 0.9)
+                  for split in ("validation", "test") for end in ends}  # fmt: skip
+        write_run(task=task, protocol="sora", scores=splits, split=f"validation{ends[0]}")
+    found = grid()
+    assert {column.split for column in found.columns} == {"test", "test_matched", "test_mismatched"}
+    assert found.average(found.lines[0]).mean == pytest.approx(70)
+
+
+def test_values_that_print_alike_are_settings_of_their_own(write_run, grid):
+    for xi, score in ((3e-4, 0.8), (3.000001e-4, 0.6)):
+        write_run(method="sora", config={"sparsity": {"xi": xi}}, scores=score)
+    assert [line.label for line in grid().lines] == ["SoRA ξ=0.0003", "SoRA ξ=0.0003000001"]
+
+
+def test_a_key_that_an_earlier_release_had_not_is_as_it_was_then(write_run, grid):
+    write_run(seed=0, scores=0.8)
+    write_run(seed=1, scores=0.9, config={"model": {"dtype": "float32"}, "trainer": {"skip_nonfinite": 0}})
+    assert only_cell(grid()).summary.n == 2
+    write_run(seed=2, scores=0.9, config={"model": {"dtype": "bfloat16"}})
+    assert [line.label for line in grid().lines] == ["LoRA dtype=bfloat16", "LoRA dtype=float32"]
+
+
 def test_a_copied_record_is_one_run(write_run, outputs):
     write_run(seed=0)
     shutil.copytree(outputs, outputs.parent / "copy")

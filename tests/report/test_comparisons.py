@@ -126,3 +126,19 @@ def test_against_an_unknown_row_is_an_error(write_run, outputs):
     found = find([outputs])
     with pytest.raises(ConfigurationError, match="against=sorra: no such row; did you mean sora"):
         make(found, found.runs, against="sorra")
+
+
+def test_what_the_difference_says_nothing_of_is_told(write_run, outputs):
+    run_both(write_run, "rte", 3)
+    run_both(write_run, "mrpc", 3)
+    for seed in range(3):
+        write_run(method="lora", task="cola", seed=seed, scores=0.9, fingerprint="other")
+        write_run(method="sora", task="cola", seed=seed, scores=0.5)
+        write_run(method="sora", task="wnli", seed=seed, scores=0.5)
+    found = find([outputs])
+    contents = make(found, found.runs)
+    told = {note for table in contents.comparisons for note in table.notes if note.startswith("Not compared on")}
+    assert {note.partition(":")[0] for note in told} == {
+        "Not compared on CoLA, whose models, weights or rows differ",
+        "Not compared on WNLI, run with SoRA alone",
+    }

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from peftbench.errors import ConfigurationError
+from peftbench.report.contents import make
 from peftbench.report.figures import FIGURES, available, draw, pareto, stages, style
 from peftbench.report.figures.curves import prepare as prepare_curves
 from peftbench.report.figures.epoch_time import prepare as prepare_times
@@ -83,13 +84,16 @@ def test_pareto_rows_are_means_over_seeds_and_count_runs_without_a_result(write_
     assert rows["bitfit"]["score_std"] is None
 
 
-def test_pareto_scores_what_the_experiments_table_scores(write_run, runs):
+def test_pareto_scores_what_the_table_scores(write_run, runs):
     own = {"validation": {"accuracy": 0.5, "f1": 0.6}, "test": {"accuracy": 0.7, "f1": 0.8}}
     write_run(method="lora", experiment="sora_table1_small", scores=own)
-    write_run(method="lora", experiment="another", scores=own, seed=1)
-    found = {(row["metric"], row["split"]): row["score_mean"] for row in pareto.prepare(runs())}
-    assert found[("accuracy", "test")] == 0.7  # MRPC's column of SoRA's Table 1.
-    assert len(found) == 2
+    write_run(method="lora", experiment="another", scores=own, seed=1, metric="f1")
+    found = find(sorted({run.file.parents[3] for run in runs()}))
+    rows = [row for grid in make(found, found.runs).grids for row in pareto.prepare(grid.shown())]
+    # MRPC's column of SoRA's Table 1; and the metric that selected, on the split that chose nothing.
+    shown = {(row["metric"], row["split"], row["score_mean"]) for row in rows}
+    assert shown == {("f1", "test", 0.8), ("accuracy", "test", 0.7)}
+    assert {row["split"] for row in pareto.prepare(runs())} == {"validation"}
 
 
 def test_of_a_seeds_runs_the_completed_one_counts(write_run, runs):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -141,6 +142,33 @@ def test_epoch_times_and_their_ratio(write_run, contents):
     found = texts(epoch_time_table(contents().grids[0]))
     assert found["SoRA"] == ["9.5 ± 4.8 (0.70)", "0.70 ± 0.05 (3)"]
     assert found["AdaLoRA"][-1] == "1.00 ± 0.00 (3)"
+
+
+def test_epoch_times_of_two_machines_are_in_no_mean(write_run, contents):
+    for seed, (cores, ours, theirs) in enumerate(((2, 100.0, 100.0), (64, 10.0, 20.0))):
+        for method, seconds in (("sora", ours), ("adalora", theirs)):
+            file = write_run(method=method, task="rte", experiment="sora_table4", seed=seed, epoch_s=(seconds,) * 3)
+            record = json.loads(file.read_text())
+            record["environment"]["hardware"]["cores"] = cores
+            file.write_text(json.dumps(record))
+    found = texts(epoch_time_table(contents().grids[0]))
+    told = {(label.partition(" [")[0], "64" in label): cells[0] for label, cells in found.items()}
+    assert told == {
+        ("SoRA", False): "100.0 (1.00)", ("SoRA", True): "10.0 (0.50)",
+        ("AdaLoRA", False): "100.0 (1.00)", ("AdaLoRA", True): "20.0 (1.00)",
+    }  # fmt: skip
+
+
+def test_runs_that_columns_tell_apart_have_ranks_of_their_own(write_run, contents):
+    for chosen, left in ((None, 16), ("validation_mismatched", 4)):
+        splits = {f"{split}_{part}": {"accuracy": 0.9} for split in ("validation", "test")
+                  for part in ("matched", "mismatched")}  # fmt: skip
+        write_run(method="sora", task="mnli", experiment="sora_table2", scores=splits, protocol="sora",
+                  split=chosen or "validation_matched", config={"task": {"selection_split": chosen}},
+                  ranks={"initial": {"a": 16}, "final": {"a": left}})  # fmt: skip
+    table = ranks_table(contents().grids[0])
+    assert table.headers == ("method", "MNLI-m", "MNLI-mm")
+    assert texts(table) == {"SoRA r=8": ["16 → 16 (100%)", "16 → 4 (25%)"]}
 
 
 def test_sums_of_ranks(write_run, contents):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.durable import replaced
 from peftbench.report.labels import natural
-from peftbench.report.layouts import layout_for
 from peftbench.report.records import Run, latest
 from peftbench.report.statistics import Summary
 
@@ -76,13 +75,8 @@ def selecting(run: Run) -> Row:
 
 
 def scored(run: Run) -> Row:
-    """`metric` and `split` that a completed run is shown by: its table's, where it has that, else what selected it."""
-    layout = layout_for(run.experiment)
-    for column in layout.columns if layout else ():
-        shown = {"metric": column.metric or selecting(run)["metric"], "split": column.split or selecting(run)["split"]}
-        if column.takes(run) and run.metric(shown["metric"], shown["split"]) is not None:
-            return shown
-    return selecting(run)
+    """`metric` and `split` that a completed run is shown by: its table's, else what selected it."""
+    return selecting(run) if run.shown is None else dict(zip(("metric", "split"), run.shown, strict=True))
 
 
 def score(run: Run) -> float:

@@ -30,6 +30,11 @@ def comparison_table(grid: Grid, comparisons: Sequence[Comparison], test: Test) 
         f"p: two-sided, {_TESTS[test]}; Holm: corrected over all comparisons of this report.",
         "The smallest p that n pairs can give is 2/2ⁿ: 0.25 of three, 0.0625 of five. It speaks of these tasks alone.",
     )
+    left_out: dict[str, list[str]] = {}
+    for found in comparisons:
+        for what in found.left_out:
+            left_out.setdefault(what, []).append(f"{found.first} with {found.second}")
+    notes += tuple(f"Not compared on {what}: {'; '.join(pairs)}." for what, pairs in left_out.items())
     headers = ("first", "second", "difference", "pairs", "p", "p (Holm)")
     return Table(
         f"{grid.layout.name}_comparisons", titled(grid, "comparisons"), headers, tuple(rows), caption(grid), notes, 2

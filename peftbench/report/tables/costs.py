@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from peftbench.report.captions import caption, titled
 from peftbench.report.cells import Grid, Line
@@ -13,27 +13,29 @@ from peftbench.report.tables.model import Table, row_of, spread
 
 
 def epoch_time_table(grid: Grid) -> Table:
-    """Seconds per epoch by task, and the ratio to the reference's, paired by task and seed."""
-    tasks = _tasks(grid)
+    """Seconds per epoch by task, and the ratio to the reference's, paired by task and seed; a row for each machine."""
+    parts = _parts(grid)
     reference = next((line for line in grid.lines if line.row.label == grid.layout.reference), None)
+    machines = sorted({run.machine for run in grid.runs if run.completed and epoch_seconds(run) is not None})
     rows = []
     for line in grid.lines:
-        cells = []
-        for task in tasks:
-            seconds = _summary(line, task, epoch_seconds)
-            ratio = _ratios(line, reference, [task]) if reference else None
-            told = "–" if seconds is None else spread(seconds, 1)
-            cells.append(told if ratio is None else f"{told} ({ratio.mean:.2f})")
-        overall = _ratios(line, reference, tasks) if reference else None
-        rows.append(row_of(line.label, *cells, "–" if overall is None else spread(overall, 2, count=True)))
+        of_line = {run.machine for run in line.runs if epoch_seconds(run) is not None} or {None}
+        for machine in sorted(of_line, key=str):
+            seconds = [_seconds(line, place, machine) for _, place in parts]
+            theirs = [_seconds(reference, place, machine) if reference else {} for _, place in parts]
+            ratios = [_ratios(*pair) for pair in zip(seconds, theirs, strict=True)]
+            cells = [_told(*pair) for pair in zip(seconds, ratios, strict=True)]
+            overall = [ratio for of_part in ratios for ratio in of_part]
+            label = f"{line.label} [{machine or 'unknown machine'}]" if len(machines) > 1 else line.label
+            rows.append(row_of(label, *cells, spread(Summary(tuple(overall)), 2, count=True) if overall else "–"))
     name = reference.label if reference else "the reference"
     notes = (
         "Seconds of training per epoch, evaluation apart: the median of a run's epochs, mean ± standard deviation over "
-        "runs.",
+        "runs of one machine.",
         f"In brackets: the ratio to {name}, of runs paired by task and seed, on equal machines; last column: its mean "
         "over all pairs (number of pairs).",
     )
-    headers = ("method", *(f"{task_name(task)}, s" for task in tasks), f"ratio to {name}")
+    headers = ("method", *(f"{title}, s" for title, _ in parts), f"ratio to {name}")
     return Table(
         f"{grid.layout.name}_epoch_time", titled(grid, "training time per epoch"), headers, tuple(rows),
         caption(grid), (*grid.layout.notes, *notes),
@@ -42,12 +44,12 @@ def epoch_time_table(grid: Grid) -> Table:
 
 def ranks_table(grid: Grid) -> Table:
     """Sums of ranks over sites, at the start and at the end, by task."""
-    tasks = _tasks(grid)
+    parts = _parts(grid)
     rows = []
     for line in grid.lines:
         cells = []
-        for task in tasks:
-            before, after = _summary(line, task, initial_ranks), _summary(line, task, final_ranks)
+        for _, place in parts:
+            before, after = (_summary(line.cells[place].runs, asked) for asked in (initial_ranks, final_ranks))
             if before is None or after is None:
                 cells.append("–")
             else:
@@ -55,7 +57,7 @@ def ranks_table(grid: Grid) -> Table:
         if set(cells) != {"–"}:
             rows.append(row_of(line.label, *cells))
     notes = ("Ranks summed over all sites, before → after training (share kept), mean over seeds.",)
-    headers = ("method", *map(task_name, tasks))
+    headers = ("method", *(title for title, _ in parts))
     return Table(f"{grid.layout.name}_ranks", titled(grid, "ranks"), headers, tuple(rows), caption(grid), notes)
 
 
@@ -74,29 +76,35 @@ def final_ranks(run: Run) -> int | None:
     return sum(ranks["final"].values()) if (ranks := run.record.get("ranks")) else None
 
 
-def _tasks(grid: Grid) -> list[str]:
-    return list(dict.fromkeys(column.task for column in grid.columns))
+def _parts(grid: Grid) -> list[tuple[str, int]]:
+    """Title and place of one column for every task, and of one for every part of it that has runs of its own."""
+    found: dict[tuple[str, str], int] = {}
+    for place, column in enumerate(grid.columns):
+        found.setdefault((column.task, repr(column.where or {})), place)
+    tasks = [task for task, _ in found]
+    return [
+        (task_name(task) if tasks.count(task) == 1 else grid.columns[place].title, place)
+        for (task, _), place in found.items()
+    ]
 
 
-def _by_seed(line: Line, task: str, asked: Callable[[Run], float | None]) -> dict[int, float]:
-    answers = {run.seed: asked(run) for run in line.runs if run.task == task}
-    return {seed: answer for seed, answer in answers.items() if answer is not None}
+def _summary(runs: Iterable[Run], asked: Callable[[Run], float | None]) -> Summary | None:
+    found = tuple(answer for run in runs if (answer := asked(run)) is not None)
+    return Summary(found) if found else None
 
 
-def _summary(line: Line, task: str, asked: Callable[[Run], float | None]) -> Summary | None:
-    found = _by_seed(line, task, asked)
-    return Summary(tuple(found.values())) if found else None
+def _seconds(line: Line, place: int, machine: str | None) -> dict[int, float]:
+    """Of a column's runs on a machine, by seed."""
+    runs = [run for run in line.cells[place].runs if run.machine == machine]
+    return {run.seed: seconds for run in runs if (seconds := epoch_seconds(run))}
 
 
-def _ratios(line: Line, reference: Line, tasks: Sequence[str]) -> Summary | None:
-    """Of runs of one task and seed on equal machines; seconds of others do not compare."""
-    ratios: list[float] = []
-    for task in tasks:
-        ours, theirs = _seconds(line, task), _seconds(reference, task)
-        ratios += [ours[pair] / theirs[pair] for pair in ours if pair in theirs]
-    return Summary(tuple(ratios)) if ratios else None
+def _ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    return [ours[seed] / theirs[seed] for seed in ours if seed in theirs]
 
 
-def _seconds(line: Line, task: str) -> dict[tuple[int, str], float]:
-    runs = [run for run in line.runs if run.task == task]
-    return {(run.seed, run.machine): seconds for run in runs if (seconds := epoch_seconds(run))}
+def _told(seconds: Mapping[int, float], ratios: Sequence[float]) -> str:
+    if not seconds:
+        return "–"
+    told = spread(Summary(tuple(seconds.values())), 1)
+    return f"{told} ({Summary(tuple(ratios)).mean:.2f})" if ratios else told
