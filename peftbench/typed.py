@@ -89,7 +89,7 @@ def _base(model: ModelConfig, method_name: str, quantised: str) -> ModelConfig:
 
 
 def _check_dtype(model: ModelConfig, method_name: str, quantised: str, precision: str) -> None:
-    """Maps in bfloat16 give under autocast what maps in float32 do; without it, with other methods, they do not."""
+    """Under autocast maps in bfloat16 are rounded as they would be; without it, with other methods, they are not."""
     if model.dtype == "float32":
         return
     told = f"model.dtype={model.dtype}"

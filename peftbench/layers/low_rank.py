@@ -100,21 +100,24 @@ class SharedInput:
     """Layers that a model calls with one and the same input: the first called computes all.
 
     Args:
-        layers: with one input width. One that is called with another tensor than the first begins anew.
+        layers: with one input width. One that is called with another tensor than the first, with what that was
+            before a change in place, or with gradients where the first had none, begins anew.
     """
 
     def __init__(self, layers: Sequence[LowRankLinear]):
         self.layers = list(layers)
         self._input: Tensor | None = None
+        self._of: tuple[int, bool] | None = None
         self._outputs: dict[int, Tensor] = {}
         for layer in layers:
             layer.shared = self
 
     def output(self, layer: LowRankLinear, x: Tensor) -> Tensor:
         """What `layer` gives for `x`."""
-        if x is not self._input or id(layer) not in self._outputs:
+        of = 0 if x.is_inference() else x._version, torch.is_grad_enabled()
+        if x is not self._input or of != self._of or id(layer) not in self._outputs:
             outputs = low_rank_maps(x, [other.map for other in self.layers])
-            self._input = x
+            self._input, self._of = x, of
             self._outputs = {id(other): out for other, out in zip(self.layers, outputs, strict=True)}
         found = self._outputs.pop(id(layer))
         if not self._outputs:

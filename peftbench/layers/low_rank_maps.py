@@ -68,8 +68,14 @@ def folds(tokens: int, inputs: int, outputs: int) -> bool:
 
 
 def _form(tokens: int, apart: bool, maps: Sequence[Map]) -> Callable[[Tensor, Tensor, Sequence[Map]], list[Tensor]]:
-    """`_folded` where that pays for every map and nothing was dropped before the branches, else `_added`."""
-    fold = not apart and all(folds(tokens, m.weight.shape[1], m.weight.shape[0]) for m in maps)
+    """`_folded` where that pays for every map and nothing was dropped before the branches, else `_added`.
+
+    A weight of fewer digits than its factors is never folded: added to it and rounded again, all of an update below
+    half of its last digit would be gone.
+    """
+    fold = not apart and all(
+        m.weight.dtype == m.a.dtype and folds(tokens, m.weight.shape[1], m.weight.shape[0]) for m in maps
+    )
     return _folded if fold else _added
 
 
@@ -146,9 +152,9 @@ def _sum(maps: Sequence[Map], scaled: Tensor, dtype: torch.dtype) -> Tensor:
     weight = torch.empty(sum(widths), scaled.shape[1], dtype=dtype, device=scaled.device)
     for place, m, rows in zip(weight.split(widths), maps, scaled.split([len(m.a) for m in maps]), strict=True):
         if weight.dtype == m.weight.dtype:
-            torch.addmm(m.weight, m.b.to(dtype), rows.to(dtype), out=place)
+            torch.addmm(m.weight, m.b, rows, out=place)
         else:
-            place.copy_(torch.addmm(m.weight.to(m.a.dtype), m.b, rows))
+            place.copy_(torch.addmm(m.weight, m.b, rows))
     return weight
 
 

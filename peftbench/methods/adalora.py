@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -104,6 +104,7 @@ class AdaLoRAAttachment(LowRankAttachment):
         self.target_budget = method.target_rank * len(self.layers)
         self.sensitivity = [torch.zeros_like(p) for p in self._triplet_parameters()]
         self.uncertainty = [torch.zeros_like(p) for p in self._triplet_parameters()]
+        self._alike = _alike([(site.in_features, site.out_features) for site in self.layers])
         self.mask: Tensor | None = None
         self.selectable = False
 
@@ -121,9 +122,13 @@ class AdaLoRAAttachment(LowRankAttachment):
         if not self.method.gamma:
             return None
         eye = torch.eye(self.method.rank, device=self.gates[0].device)
-        grams = [x.lora_B.T @ x.lora_B for x in self.layers.values()]
-        grams += [x.lora_A @ x.lora_A.T for x in self.layers.values()]
-        return self.method.gamma * torch.linalg.matrix_norm(torch.stack(grams) - eye).mean()
+        layers = list(self.layers.values())
+        grams = []
+        for places in self._alike:
+            p = torch.stack([layers[i].lora_B for i in places])
+            q = torch.stack([layers[i].lora_A for i in places])
+            grams += [p.mT @ p, q @ q.mT]
+        return self.method.gamma * torch.linalg.matrix_norm(torch.cat(grams) - eye).mean()
 
     @torch.no_grad()
     def after_step(self, clock: Clock) -> None:
@@ -164,8 +169,11 @@ class AdaLoRAAttachment(LowRankAttachment):
         elementwise = torch._foreach_mul(self.sensitivity, self.uncertainty)
         n = len(self.layers)
         values, q, p = elementwise[:n], elementwise[n : 2 * n], elementwise[2 * n :]
-        vectors = [torch.stack([a.mean(1), b.mean(0)]).sum(0) for a, b in zip(q, p, strict=True)]
-        return torch.stack(values) + torch.stack(vectors)
+        found = torch.stack(values)
+        for places in self._alike:
+            vectors = torch.stack([q[i] for i in places]).mean(2) + torch.stack([p[i] for i in places]).mean(1)
+            found[places] += vectors
+        return found
 
     def _allocate(self, budget: int) -> None:
         """Keep the `budget` highest triplets over all sites; those that tie with the threshold all go."""
@@ -221,3 +229,8 @@ class AdaLoRAAttachment(LowRankAttachment):
                 tensor.copy_(state[f"{kind}.{i}"])
         mask = state.get("mask")
         self.mask = None if mask is None else mask.to(self.gates[0].device).bool()
+
+
+def _alike(shapes: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """Places of equal shapes: their factors are multiplied at once."""
+    return [[i for i, shape in enumerate(shapes) if shape == one] for one in dict.fromkeys(shapes)]

@@ -108,3 +108,22 @@ def test_a_drawn_linear_starts_as_torchs_does_without_the_global_generator(input
     again = drawn_linear(inputs, 400, torch.Generator().manual_seed(0))
     assert torch.equal(again.weight, drawn.weight)
     assert torch.equal(again.bias, drawn.bias)
+
+
+@pytest.mark.parametrize("change", ["in place", "gradients"])
+def test_what_was_computed_for_another_state_of_a_shared_input_is_not_given(change):
+    torch.manual_seed(0)
+    layers = [LowRankLinear(nn.Linear(16, 16).requires_grad_(False), 4, 1.0) for _ in range(2)]
+    for layer in layers:
+        nn.init.normal_(layer.lora_A)
+        nn.init.normal_(layer.lora_B)
+    SharedInput(layers)
+    x = torch.randn(3, 5, 16)
+    with torch.set_grad_enabled(change == "in place"):
+        layers[0](x)
+    if change == "in place":
+        x.add_(1)
+    found = layers[1](x)
+    assert found.requires_grad
+    layers[1].shared = None
+    torch.testing.assert_close(found, layers[1](x))

@@ -86,6 +86,23 @@ def test_gradients_pass_gradcheck(shape, dropout):
     assert torch.autograd.gradcheck(forward, (x, *factors))
 
 
+def test_weights_in_bfloat16_are_not_folded_and_keep_small_updates_as_autocast_does():
+    torch.manual_seed(2)
+    whole, half = (LowRankLinear(nn.Linear(64, 48).requires_grad_(False), 4, 2.0) for _ in range(2))
+    for p in (whole.lora_A, whole.lora_B):
+        nn.init.normal_(p, std=1e-3)
+    half.load_state_dict(whole.state_dict())
+    half.linear.to(torch.bfloat16)
+    x = torch.randn(8, 32, 64)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        branch = nn.functional.linear(nn.functional.linear(x, whole.lora_A), whole.lora_B) * 2.0
+        written_out = whole.linear(x) + branch
+        assert (half(x) - written_out).float().norm() <= 0.004 * written_out.float().norm()
+        # Folded and rounded, hardly any weight would differ from what it was.
+        found, expected = half(x) - whole.linear(x), written_out - whole.linear(x)
+    assert 0.5 < found.float().norm() / expected.float().norm() < 2
+
+
 @pytest.mark.parametrize("shape", [FEW, MANY])
 def test_an_input_without_gradient_asks_for_none(shape):
     maps, x = drawn(), torch.randn(shape, dtype=torch.float64)
