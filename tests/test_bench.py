@@ -76,22 +76,26 @@ def test_the_bound_trains_nothing_and_ends_at_the_first_layers_attention():
 def test_epochs_are_compared_only_over_as_many_steps():
     taken = {name: [Epoch(4.0, 10, 0.7), Epoch(4.0, 10, 0.8)] for name in METHODS}
     taken["lora"] = [Epoch(1.0, 10, 0.8), Epoch(3.0, 10, 0.9)]
-    ratio = _ratios("mrpc", taken, scored=True)[0]
+    ratio = _ratios("mrpc", taken)[0]
     assert (ratio.value, ratio.target, ratio.verdict) == (0.5, 0.55, "pass")
     assert "score 0.850 against 0.750" in ratio.detail
-    assert _ratios("mrpc", taken, scored=False)[-1].what == "adalora"
-    sora = _ratios("mrpc", taken, scored=True)[-1]
-    # Of two scores 0.1 apart the mean's variance is 0.0025; the difference's standard error 0.0707.
-    assert (sora.what, sora.value, sora.verdict) == ("score of sora, difference", 0.0, "pass")
-    assert sora.target == pytest.approx(-math.sqrt(0.005))
+    part = _ratios("mrpc", taken, "128 rows")
+    assert (part[-1].what, part[0].target, part[0].section.partition(",")[0]) == (
+        "adalora", None, "an epoch of mrpc (128 rows)",
+    )  # fmt: skip
+    sora = _ratios("mrpc", taken)[-1]
+    # Of two scores 0.1 apart the mean's variance is 0.0025; the difference's standard error 0.0707: too large to judge.
+    assert (sora.what, sora.value, sora.target) == ("score of sora, difference", 0.0, None)
+    assert sora.detail.endswith("standard error 0.071")
     taken["HF lora"] = [Epoch(4.0, 10, 0.0), Epoch(4.0, 10, 0.0)]  # CoLA's correlation after an epoch.
-    assert _ratios("cola", taken, scored=True)[-1].value == pytest.approx(0.75)
-    taken["HF lora"] = [Epoch(4.0, 10, 0.9), Epoch(4.0, 10, 0.91)]
-    assert _ratios("mrpc", taken, scored=True)[-1].verdict == "short of target"
-    taken["HF lora"] = [Epoch(4.0, 10, 0.7), Epoch(4.0, 10, 0.8)]
+    assert _ratios("cola", taken)[-1].value == pytest.approx(0.75)
+    for score, verdict in ((0.70, "short of target"), (0.795, "pass")):
+        taken["sora"] = [Epoch(1.0, 10, score), Epoch(1.0, 10, score + 0.001)]
+        taken["HF lora"] = [Epoch(4.0, 10, 0.8), Epoch(4.0, 10, 0.801)]
+        assert _ratios("mrpc", taken)[-1].verdict == verdict
     taken["HF lora"][1] = Epoch(4.0, 9, 0.8)
     with pytest.raises(AssertionError, match="optimizer steps"):
-        _ratios("mrpc", taken, scored=True)
+        _ratios("mrpc", taken)
 
 
 def test_the_table_the_file_and_the_curves(tmp_path, capsys):

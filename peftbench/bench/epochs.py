@@ -33,6 +33,9 @@ TASKS = {"mrpc": None, "rte": None, "cola": None, "sst2": 10_000}
 """Tasks, and the fixed random training rows that are taken of each; None: all."""
 OURS = {"lora": ("method.rank=8",), "sora": ("method.rank=8", "sparsity.lambda=5"), "adalora": ()}
 METHODS = (*OURS, "HF lora", "HF adalora")
+RANKS = "rank 8, AdaLoRA's 12 to 8"
+MARGIN = 0.01
+"""By how much a score may be lower; where its standard error is larger nothing is decided."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def measure(
     progress: Callable[[], None] = lambda: None,
     rows: int | None = None,
 ) -> list[Ratio]:
-    """Ratios of seconds per epoch; scores too where the data are real and the epochs whole.
+    """Ratios of seconds per epoch; where the data are real and the epochs whole, scores and verdicts too.
 
     Args:
         tasks: some of `TASKS`.
@@ -71,6 +74,7 @@ def measure(
             f"trainer.epochs={epochs}",
             f"trainer.precision={_precision()}",
             "trainer.selection=last",
+            "optimizer.warmup_ratio=0",  # As HF Trainer has it.
         ]
         words += [f"data.max_train_rows={limit}"] if limit else []
         words += ["data.max_eval_rows=64"] if rows else []  # Of so short a training no score is told.
@@ -81,11 +85,14 @@ def measure(
                 train = _theirs if name.startswith("HF") else _ours
                 taken[name].append(train(name.removeprefix("HF "), [*words, f"seed={seed}"], kept))
                 progress()
-        found += _ratios(task, taken, scored=not rows and "data=sample" not in source)
+        data = "sample" if "data=sample" in source else f"{rows} rows" if rows else ""
+        found += _ratios(task, taken, data)
     return found
 
 
-def _ratios(task: str, taken: dict[str, list[Epoch]], scored: bool) -> list[Ratio]:
+def _ratios(task: str, taken: dict[str, list[Epoch]], part: str = "") -> list[Ratio]:
+    """Of whole epochs on real data; else `part` says of what, and nothing is judged."""
+    section = f"an epoch of {task}{part and f' ({part})'}, {_precision()}, batch 32, {RANKS}"
     seconds = {name: statistics.median(e.seconds for e in epochs) for name, epochs in taken.items()}
     scores = {name: statistics.mean(e.score for e in epochs) for name, epochs in taken.items()}
     steps = {e.steps for epochs in taken.values() for e in epochs}
@@ -93,26 +100,25 @@ def _ratios(task: str, taken: dict[str, list[Epoch]], scored: bool) -> list[Rati
 
     def over(name: str, other: str, target: float | None) -> Ratio:
         told = f"{seconds[name]:.1f} against {seconds[other]:.1f} s, {min(steps)} steps"
-        if scored:
+        if not part:
             told += f"; score {scores[name]:.3f} against {scores[other]:.3f}"
-        value, section = seconds[name] / seconds[other], f"an epoch of {task}, {_precision()}, batch 32"
-        return Ratio(section, name, other, value, target, detail=told)
+        return Ratio(section, name, other, seconds[name] / seconds[other], None if part else target, detail=told)
 
     pairs: list[tuple[str, str, float | None]] = [("lora", "HF lora", 0.55), ("sora", "HF lora", 0.55)]
     pairs += [("sora", "HF adalora", None), ("sora", "adalora", None), ("adalora", "HF adalora", None)]
     found = [over(*pair) for pair in pairs]
-    return found + [_not_worse(task, taken, name, "HF lora") for name in ("lora", "sora") if scored]
+    return found + [_not_worse(section, taken, name, "HF lora") for name in ("lora", "sora") if not part]
 
 
-def _not_worse(task: str, taken: Mapping[str, Sequence[Epoch]], name: str, other: str) -> Ratio:
-    """Mean score less mean score, of which either may be 0; at least minus the standard error of that difference."""
+def _not_worse(section: str, taken: Mapping[str, Sequence[Epoch]], name: str, other: str) -> Ratio:
+    """Mean score less mean score, of which either may be 0; judged where their standard error is below the margin."""
     ours, theirs = ([epoch.score for epoch in taken[method]] for method in (name, other))
-    target = None
+    told, target = f"{_listed(ours)} against {_listed(theirs)}", None
     if len(ours) > 1:
         error = math.sqrt(sum(statistics.variance(scores) / len(scores) for scores in (ours, theirs)))
-        target = -error
-    told = f"{_listed(ours)} against {_listed(theirs)}"
-    value, section = statistics.mean(ours) - statistics.mean(theirs), f"an epoch of {task}, {_precision()}, batch 32"
+        told += f", standard error {error:.3f}"
+        target = -MARGIN if error < MARGIN else None
+    value = statistics.mean(ours) - statistics.mean(theirs)
     return Ratio(section, f"score of {name}, difference", other, value, target, at_least=True, detail=told)
 
 

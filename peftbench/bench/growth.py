@@ -7,8 +7,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from peftbench.bench.measure import Ratio, in_turn, saved_megabytes
-from peftbench.bench.models import Batch, frozen_bound, loss, step, trained
+from peftbench.bench.measure import Ratio, in_turn, peak_megabytes
+from peftbench.bench.models import Batch, frozen_bound, step, trained
 from peftbench.bench.sweeps import sweep
 from peftbench.methods.parts.low_rank import ALL_SITES
 
@@ -24,7 +24,7 @@ TIME, MEMORY = "growth of time with ", "growth of memory with "
 def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:
     """SoRA's steps in float32 against the frozen bound's of the same batch; and a sweep's later runs.
 
-    The bound drops as we do, so that what grows is the adapter's share. Memory is what is kept for the backward pass,
+    The bound drops as we do, so that what grows is the adapter's share. Memory is a step's peak besides the weights,
     over the bound's too; of a sweep's runs the process's peak.
     """
     frozen = frozen_bound(cheap=True)
@@ -36,17 +36,17 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
         sora = trained("trainer.head=freeze", "method=sora", *words)
         cases = {"ours": lambda: sora.step(batch, False), "frozen": step(frozen, batch, False)}
         seconds = in_turn(cases, repeats, warmup=1)
-        held, least = (saved_megabytes(lambda m=m: loss(m, batch, False)) for m in (sora.model, frozen))
+        peak, least = map(peak_megabytes, cases.values())
         progress()
-        return seconds, held, least
+        return seconds, peak, least
 
     def point(of: str, what: object, rows: int = 8, length: int = 64, rank: int = 8, sites: int = 6) -> list[Ratio]:
-        seconds, held, least = measured(rows, length, rank, sites)
+        seconds, peak, least = measured(rows, length, rank, sites)
         told = f"{1e3 * seconds['ours']:.0f} against {1e3 * seconds['frozen']:.0f} ms"
         against, value = "frozen bound, our dropout", seconds["ours"] / seconds["frozen"]
         return [
             Ratio(TIME + of, str(what), against, value, detail=told),
-            Ratio(MEMORY + of, str(what), against, held / least, detail=f"{held:.0f} against {least:.0f} MB kept"),
+            Ratio(MEMORY + of, str(what), against, peak / least, detail=f"{peak:.0f} against {least:.0f} MB"),
         ]
 
     found = [point("rank, six sites, 8 x 64 tokens", n, rank=n) for n in RANKS]

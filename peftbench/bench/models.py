@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class Trained:
         model: in training mode.
         penalty: what joins the loss, or None; HF PEFT's model adds its own inside.
         optimize: moves the weights. door: what the method does once they have moved, given the step's number from 1.
-        clear: drops the gradients.
+        clear: drops the gradients. clipped: the parameters whose gradients are clipped to a norm of 1 together.
         taken: steps so far.
     """
 
@@ -67,13 +67,15 @@ class Trained:
     optimize: Callable[[], object]
     door: Callable[[int], object]
     clear: Callable[[], object]
+    clipped: Sequence[nn.Parameter]
     taken: int = 0
 
     def step(self, batch: Batch, bf16: bool) -> None:
-        """Forward, penalty, backward, optimizer and door, once; forward under autocast where `bf16`."""
+        """Forward, penalty, backward, clipping, optimizer and door, once; forward under autocast where `bf16`."""
         self.taken += 1
         found, penalty = loss(self.model, batch, bf16), self.penalty()
         (found if penalty is None else found + penalty).backward()
+        bool(torch.nn.utils.clip_grad_norm_(self.clipped, 1.0).isfinite())
         self.optimize()
         self.door(self.taken)
         self.clear()
@@ -94,7 +96,7 @@ def trained(*overrides: str) -> Trained:
     def door(step: int) -> None:
         attachment.after_step(Clock(step, STEPS, 0, optimizers.lrs, strength))
 
-    return Trained(model, attachment.penalty, optimizers.step, door, optimizers.zero_grad)
+    return Trained(model, attachment.penalty, optimizers.step, door, optimizers.zero_grad, _trained(model))
 
 
 def _attached(*overrides: str) -> tuple[nn.Module, Attachment, list[ParameterGroup], RunConfig]:
@@ -138,9 +140,13 @@ def hf_peft(kind: str, cheap: bool = False) -> Trained:
         config = peft.AdaLoraConfig(init_r=8, target_r=4, lora_alpha=16, total_step=STEPS, target_modules=PEFT_SITES)
     model: Any = peft.get_peft_model(stock(cheap), config)  # type: ignore[arg-type]
     warm_factors(model)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3, fused=True)
+    optimizer = torch.optim.AdamW(_trained(model), lr=1e-3, fused=True)
     door = model.base_model.update_and_allocate if kind == "adalora" else lambda _: None
-    return Trained(model.train(), lambda: None, optimizer.step, door, optimizer.zero_grad)
+    return Trained(model.train(), lambda: None, optimizer.step, door, optimizer.zero_grad, _trained(model))
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from peftbench.bench.measure import Ratio, in_turn, peak_megabytes, saved_megaby
 from peftbench.bench.models import Batch, Trained, frozen_bound, hf_peft, loss, step, trained
 from peftbench.environment import multiplies_bf16
 
-SECTION = "a step at six sites of MiniLM, rank 8, 32 x 64 tokens, medians of {repeats}"
+SECTION = "a step at six sites of MiniLM, rank 8 (AdaLoRA's 8 to 4), 32 x 64 tokens, medians of {repeats}"
 OURS = {
     "lora": ("HF PEFT LoRA", ("method.rank=8",)),
     "sora": ("HF PEFT LoRA", ("method.rank=8",)),
