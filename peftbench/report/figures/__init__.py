@@ -71,7 +71,7 @@ def draw(runs: Sequence[Run], names: Sequence[str], folder: Path) -> Drawn:
     with style.applied():
         for kind in kinds:
             rows = kind.rows(runs)
-            left_out += [f"{kind.name}: {told}" for told in (kind.without(runs) if kind.without else ())]
+            left_out += [f"{kind.name}: {told}" for told in (kind.left_out(runs) if kind.left_out else ())]
             if not rows:
                 skipped[kind.name] = f"needs {kind.needs}"
                 continue

@@ -35,7 +35,7 @@ class Kind:
         panel: columns that tell panels apart.
         per_page: most panels of one picture; more go on the next.
         summary: further rows computed from `rows`, for a CSV of their own.
-        without: those that have what it needs and that it cannot show all the same, and why, each in words.
+        left_out: those that have what it needs and that it cannot show all the same, and why, each in words.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Kind:
     panel: tuple[str, ...] = ORIGIN
     per_page: int = 12
     summary: Callable[[list[Row]], list[Row]] | None = None
-    without: Callable[[Sequence[Run]], list[str]] | None = None
+    left_out: Callable[[Sequence[Run]], list[str]] | None = None
 
     def pages(self, rows: list[Row]) -> list[list[Row]]:
         """The rows of each picture."""

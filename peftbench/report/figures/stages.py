@@ -274,5 +274,5 @@ STAGES = Kind(
     rows=prepare,
     paint=paint,
     summary=summarise,
-    without=without_curve,
+    left_out=without_curve,
 )
