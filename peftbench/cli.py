@@ -170,7 +170,7 @@ def _comparable(words: list[str]) -> list[str]:
                 "hydra/sweeper=optuna is one study: methods, tasks and models in it would get unequal trials; use"
                 " hydra/sweeper=tpe, which gives each the same number, or name one of each"
             )
-        return [*words, f"{direction}maximize"]
+        return [f"{direction}maximize", *words]
     ours = {"sweeper=optuna": "sweeper=tpe", "sweeper.n_trials": "sweeper.trials"}
     return [re.sub("|".join(map(re.escape, ours)), lambda m: ours[m[0]], word) for word in words]
 

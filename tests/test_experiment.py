@@ -50,7 +50,12 @@ def same_result(first, second):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("name", METHODS)
+LONG = pytest.mark.long
+ALIKE = ("linear_probe", "parallel_adapter", "scaled_parallel_adapter", "pfeiffer", "p_tuning_v2", "p_tuning")
+"""Methods whose records are like another's: the short tests leave them out."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG if name in ALIKE else ()) for name in METHODS])
 def test_a_run_leaves_a_whole_record(name, tiny_run):
     record, path = run(tiny_run, f"method={name}", *FAST.get(name, []))
     assert json.loads((path / "record.json").read_text()) == record
@@ -140,7 +145,6 @@ def without_dropout(tiny_run, tmp_path) -> Path:
     return folder
 
 
-LONG = pytest.mark.long
 OWN_STATE = ("sora", "adalora", "diff_pruning", "qlora", "full", "prefix_tuning", "peft")
 """One method of every kind of state; the others are like one of them."""
 

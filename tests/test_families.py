@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from contracts.test_methods import ALIKE
 
 from peftbench import cli
 from peftbench.backbones.loading import load_backbone
@@ -31,7 +32,9 @@ def load(words, outputs=2):
     return load_backbone(compose_run(words).model, outputs, seed=0)
 
 
-@pytest.mark.parametrize("family", sorted(TINY))
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=pytest.mark.long if f in ALIKE else ()) for f in sorted(TINY)]
+)
 def test_a_run_through_the_console_completes(family, words, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["peftbench"])
     assert cli.exit_status([*words(family), "task=mrpc", "task.form=head", "method=lora", "trainer.merge=true"]) == 0

@@ -33,7 +33,9 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("most", [0, 1_000, 4_000, 40_000])
+@pytest.mark.parametrize(
+    "most", [0, pytest.param(1_000, marks=pytest.mark.long), 4_000, pytest.param(40_000, marks=pytest.mark.long)]
+)
 def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on(most, tiny_run, tmp_path, capfd):
     """No file may grow beyond so many bytes: the kernel's own error, wherever that strikes."""
     whole = run(tiny_run, *SORA, f"outputs={tmp_path / 'whole'}")

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from peftbench.report.cells import Grid
 from peftbench.report.labels import natural, task_name
+from peftbench.report.marks import not_the_benchmark
 from peftbench.report.named_weights import hub_name
-from peftbench.report.records import Run, not_the_benchmark
+from peftbench.report.records import Run
 from peftbench.report.verdicts import Verdict
 
 SECONDARY = "†"

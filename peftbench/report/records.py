@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from peftbench.errors import ConfigurationError
 from peftbench.record import WITHOUT_EFFECT, read_record
+from peftbench.report.marks import marks_of
 from peftbench.report.shape import readable, wrong_in
 
 T = TypeVar("T", bound=Hashable)
@@ -200,23 +201,6 @@ class Run:
             return None
         found = self.record["metrics"].get(split or self.record["selection"]["split"], {})
         return found.get(name)
-
-
-def marks_of(data_kind: str, weights: str) -> tuple[str, ...]:
-    """`SAMPLE data`, `RANDOM weights`: what makes a score no benchmark's; none where both are the real ones.
-
-    Args:
-        data_kind: the record's.
-        weights: their source.
-    """
-    data = () if data_kind == "benchmark" else (f"{data_kind.upper()} data",)
-    return (*data, "RANDOM weights") if weights == "random" else data
-
-
-def not_the_benchmark(marks: Iterable[str]) -> str:
-    """What marks say of a table or figure; empty where there are none."""
-    named = sorted(set(marks), key=lambda mark: (mark.endswith("weights"), mark))
-    return f"{' and '.join(named)}: not the benchmark" if named else ""
 
 
 def latest(runs: Iterable[Run], key: Callable[[Run], T]) -> dict[T, Run]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import TINY, tiny_generator, tiny_model
-from contracts.test_methods import attached, batch, logits, train
+from contracts.test_methods import ALIKE, attached, batch, logits, train
 
 from peftbench.backbones.anatomy import sites
 from peftbench.backbones.projections import fuse
@@ -116,7 +116,7 @@ def test_adalora_has_pefts_penalty_and_forward():
     torch.testing.assert_close(ours.loss + attachment.penalty(), theirs.loss, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.long if f in ALIKE else ()) for f in TINY])
 @pytest.mark.parametrize("name", ["lora", "sora", "adalora"])
 def test_peft_loads_the_export_and_predicts_the_same(name, family, tmp_path):
     model, attachment = attached(name, family)

@@ -11,7 +11,7 @@ from peftbench.durable import replaced
 from peftbench.report.figures.base import Row, grouped
 from peftbench.report.figures.style import COLUMN, GREY, PAGE, WARNING
 from peftbench.report.labels import task_name
-from peftbench.report.records import marks_of, not_the_benchmark
+from peftbench.report.marks import marks_of, not_the_benchmark
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
