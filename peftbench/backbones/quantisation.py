@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -135,5 +136,5 @@ def _is_quantised(module: nn.Module) -> bool:
     return getattr(module, "quant_state", None) is not None
 
 
-def _is_halved(module: nn.Module) -> bool:
+def _is_halved(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear) and module.weight.dtype == torch.bfloat16
