@@ -67,7 +67,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     # An experiment may be a sweep, which Hydra finds out.
     if any(word.partition("=")[0] in (*_HYDRA_FLAGS, "+experiment") for word in words):
-        overrides = _HydraWords(allow_abbrev=False).parse_intermixed_args(words).overrides
+        overrides = _HydraWords(allow_abbrev=False).read(words)
         _refuse_unknown(overrides, {*verbs})
         # Hydra wants all overrides in one place.
         return _hydra([*overrides, *(word for word in words if word not in overrides)])
@@ -82,12 +82,26 @@ class _HydraWords(argparse.ArgumentParser):
         super().__init__(**settings)
         for flags in (("-m", "--multirun"), ("-sc", "--shell-completion"), ("--hydra-help",), ("--resolve",)):
             self.add_argument(*flags, action="store_true")
-        for flags in (("-p", "--package"), ("-cd", "--config-dir")):
-            self.add_argument(*flags)
+        self.add_argument("-cd", "--config-dir")
         self.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
         about = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-        self.add_argument("-i", "--info", nargs="?", choices=about)
+        self.add_argument("-i", "--info", nargs="?", const="all", choices=about)
         self.add_argument("overrides", nargs="*")
+
+    def read(self, words: list[str]) -> list[str]:
+        """The overrides among the words.
+
+        Raises:
+            ConfigurationError: an option is unknown, or does not go with another.
+        """
+        found = self.parse_intermixed_args(words)
+        given = [flag for flag in ("multirun", "cfg", "info", "shell_completion", "hydra_help") if getattr(found, flag)]
+        if len(given) > 1:
+            told = " and ".join(f"--{flag.replace('_', '-')}" for flag in given)
+            raise ConfigurationError(f"{told} do not go together; --cfg job shows one run, without -m (see --help)")
+        if found.resolve and not found.cfg:
+            raise ConfigurationError("--resolve goes with --cfg alone (see peftbench --help)")
+        return found.overrides
 
     def error(self, message: str) -> NoReturn:
         """One line instead of the usage."""
@@ -104,7 +118,7 @@ def _refuse_unknown(words: list[str], verbs: set[str]) -> None:
             if word in verbs:
                 raise ConfigurationError(f"{word}: a verb comes first: peftbench {word} ...")
             raise ConfigurationError(
-                f"{word}: neither a verb nor key=value{did_you_mean(word, verbs)} (see peftbench --help)"
+                f"{word or repr(word)}: neither a verb nor key=value{did_you_mean(word, verbs)} (see peftbench --help)"
             )
 
 
@@ -132,10 +146,11 @@ def _hydra(words: list[str]) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from peftbench.compose import conf_folder, from_hydra, hydra_errors, readable
+    from peftbench.compose import check_groups, conf_folder, from_hydra, hydra_errors, readable
     from peftbench.sweep.ledger import NOT_STUDIES
 
     words = _comparable(words)
+    check_groups([word for word in readable(words) if "=" in word and not word.startswith("-")])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Exceptions reach us, to be told in one line.
     sys.argv = ["peftbench", *readable(words)]
 

@@ -38,10 +38,35 @@ def compose_run(overrides: Sequence[str]) -> RunConfig:
         return from_hydra(own, node.hydra)
 
 
+def check_groups(overrides: Sequence[str]) -> None:
+    """Refuse a group's value that is no name: Hydra has no words for some, such as a list of numbers.
+
+    Raises:
+        ConfigurationError: there is one, or a word that Hydra cannot read.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+
+    with hydra_errors():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for override in parsed:
+        if not override.key_or_group:
+            raise ConfigurationError(f"{override.input_line}: names no key")
+        known = sorted(file.stem for file in (conf_folder() / override.key_or_group).glob("*.yaml"))
+        if override.is_delete() or not known or "." in override.key_or_group:
+            continue
+        found = override._value
+        values = found.list if isinstance(found, ChoiceSweep) else [] if override.is_sweep_override() else [found]
+        if any(not isinstance(value, str | QuotedString) for value in values):
+            name = override.key_or_group
+            raise ConfigurationError(f"{override.input_line}: {name} takes a name, e.g. {name}={known[0]}")
+
+
 def _composed(overrides: list[str]) -> Any:
-    """Hydra's composition; it has no words for some values, such as a list of numbers for a group."""
+    """Hydra's composition."""
     from hydra import compose
 
+    check_groups(overrides)
     try:
         return compose("config", overrides=overrides, return_hydra_config=True)
     except (TypeError, AttributeError, KeyError) as error:
@@ -62,12 +87,15 @@ def hydra_errors() -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
+        # What our own plugin refuses comes wrapped.
+        if isinstance(error.__cause__, ConfigurationError):
+            raise error.__cause__ from error
         raise ConfigurationError(one_line(error)) from error
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
         # The folder that Hydra makes for a sweep; jobs answer for their own files.
         raise ConfigurationError(f"outputs: cannot write to {error.filename} ({error.strerror})") from error
     except ValueError as error:
-        # Hydra's word on `method=null`, `method=3`, `=3`: it names no key.
+        # Hydra's word on `hydra/launcher=null`, a group of its own: it names no key.
         if "Config group override" not in str(error):
             raise
         raise ConfigurationError(
@@ -152,7 +180,8 @@ def _existing_preset(choices: Mapping[str, Any]) -> str | None:
     if name == "/".join(str(choices.get(group)) for group in ("method", "task", "model")):
         return None
     known = sorted(file.relative_to(root).with_suffix("").as_posix() for file in root.rglob("*.yaml"))
-    raise ConfigurationError(f"preset={name}: no such preset{did_you_mean(str(name), known)} (see conf/preset)")
+    near = [other for other in known if other.partition("/")[0] == str(name).partition("/")[0]]
+    raise ConfigurationError(f"preset={name}: no such preset{did_you_mean(str(name), near)} (see conf/preset)")
 
 
 def one_line(error: Exception) -> str:

@@ -156,7 +156,9 @@ def _scalars(raw: Mapping[str, Any]) -> None:
 def _folder_name(key: str, name: Any) -> None:
     """Results lie in folders of these names: one step down, and not hidden."""
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise ConfigurationError(f"{key}: {name!r} is not a name of letters, digits, '-', '_' and '.', a letter first")
+        raise ConfigurationError(
+            f"{key}: {name!r} is not a name of letters, digits, '-', '_' and '.' that begins with none of '-' and '.'"
+        )
 
 
 def _check_task(task: TaskConfig) -> None:

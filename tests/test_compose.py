@@ -164,7 +164,7 @@ def test_the_home_folder_is_written_out():
         ("sede=1", "sede: unknown key or group; did you mean seed? (see peftbench --help)"),
         ("sparsity.values=[1]", "sparsity.values: not a key of the chosen sparsity; sparsity=algorithm1 has it"),
         ("+method.rnak=4", "method.rnak: unknown key; did you mean method.rank? (conf/method/sora.yaml)"),
-        ("method={a:1}", "method: not a value that it takes (see peftbench --help)"),
+        ("method={a:1}", "method={a:1}: method takes a name, e.g. method=adalora"),
         (
             "~task",
             "method, task and model: each takes exactly one name, e.g. method=sora task=mrpc model=minilm",
@@ -175,9 +175,14 @@ def test_hydras_mistakes_are_told_with_the_nearest_valid_word(override, message)
     assert refusal(override) == message
 
 
-@pytest.mark.parametrize("override", ["method=null", "preset=null", "task=3", "=3"])
+@pytest.mark.parametrize("override", ["method=null", "preset=null", "task=3", "task=[1,2]"])
 def test_a_group_wants_a_name(override):
-    assert refusal(override).startswith("a group takes a name, e.g. method=lora or preset=none")
+    group = override.partition("=")[0]
+    assert refusal(override).startswith(f"{override}: {group} takes a name, e.g. {group}=")
+
+
+def test_a_word_without_a_key_is_told():
+    assert refusal("=3") == "=3: names no key"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,15 @@ class Sweep(BasicSweeper):
         sampler: str | None,
         sampler_seed: int,
     ):
+        for key, value, kind in (("params", params, Mapping), ("points", points, Sequence)):
+            if value is not None and (isinstance(value, str) or not isinstance(value, kind)):
+                wanted = "a mapping of keys to values" if kind is Mapping else "a list of points"
+                raise ConfigurationError(f"hydra.sweeper.{key}: {value!r} is not {wanted}")
         super().__init__(max_batch_size, dict(params or {}))  # type: ignore[arg-type]
         for key, number in (("trials", trials), ("max_batch_size", max_batch_size)):
             if number is not None and (type(number) is not int or number < 1):
                 raise ConfigurationError(f"hydra.sweeper.{key}: {number!r} is not a whole number, at least 1")
-        self._points = list(points)
+        self._points = list(points or ())
         self._trials, self._sampler, self._sampler_seed = trials, sampler, sampler_seed
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -93,6 +97,9 @@ class Sweep(BasicSweeper):
         """
         given = {override.get_key_element(): _values(override) for override in overrides[len(self.params) :]}
         own = {override.get_key_element(): _values(override) for override in overrides[: len(self.params)]}
+        for key, values in (own | given).items():
+            if not values:
+                raise ConfigurationError(f"{key}: lists no value")
         runs: dict[tuple[str, ...], None] = {}
         for point in self._points or [""]:
             named = {override.get_key_element(): _values(override) for override in self._parsed(point.split())}

@@ -130,7 +130,7 @@ WRONG = [
     ("method=srora", "method=srora: no such method; did you mean sora?"),
     ("data=sampel", "data=sampel: no such data; did you mean sample?"),
     ("preset=sora/mrpc/nothing", "preset=sora/mrpc/nothing: no such preset"),
-    ("method=null", "a group takes a name"),
+    ("method=null", "method=null: method takes a name"),
     ("method.rnak=4", "method.rnak: unknown key or group; did you mean method.rank?"),
     ("+method.rnak=4", "method.rnak: unknown key; did you mean method.rank? (conf/method/sora.yaml)"),
     ("optimzer.lr=1", "did you mean optimizer.lr?"),
@@ -387,3 +387,30 @@ def test_a_sweep_into_a_file_is_one_line(run, tmp_path):
     assert status == 2
     assert len(err) == 1
     assert err[0].startswith("peftbench: error: outputs: cannot write")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-m", "task=[1,2]"], "task=[1,2]: task takes a name, e.g. task=boolq"),
+        (["-m", "method=[1],[2]"], "method=[1],[2]: method takes a name"),
+        (["task=[1,2]", "--cfg", "job"], "task=[1,2]: task takes a name"),
+        (["task=[1,2]"], "task=[1,2]: task takes a name"),
+        (["method=null"], "method=null: method takes a name"),
+        (["-m", "method=lora,null"], "method=lora,null: method takes a name"),
+        (["-m", "method=lora,sora", "--cfg", "job"], "--multirun and --cfg do not go together"),
+        (["-c", "job", "-i"], "--cfg and --info do not go together"),
+        (["-m", "--resolve"], "--resolve goes with --cfg alone"),
+        (["--package", "nope", "--cfg", "job"], "unrecognized arguments: --package"),
+        (["-m", "hydra/sweeper=random", "hydra.sweeper.trials=0"], "hydra.sweeper.trials: 0 is not a whole number"),
+        (["-m", "hydra.sweeper.params=3"], "hydra.sweeper.params: 3 is not a mapping"),
+        (["-m", "method=lora,sora", "seed=glob(*)"], "seed: lists no value"),
+        ([""], "'': neither a verb nor key=value"),
+        (["preset=sora/rte/minilm"], "preset=sora/rte/minilm: no such preset (see conf/preset)"),
+    ],
+)
+def test_what_hydra_tells_at_length_is_one_line(words, told, run):
+    status, out, err = run(*words)
+    assert (status, out) == (2, [])
+    (line,) = err
+    assert line.startswith(f"peftbench: error: {told}")
