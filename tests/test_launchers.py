@@ -229,6 +229,7 @@ def test_a_run_that_takes_its_whole_launch_with_it_costs_the_others_nothing(tmp_
     assert "its worker was lost 3 times: a worker died (a=1)" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_workers_take_a_device_each(tmp_path):
     """Each in a process of its own, with the devices that it inherits, twice, as for two runs."""
     script = (

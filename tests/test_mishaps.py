@@ -101,6 +101,7 @@ def mrpc_folder(tmp_path) -> Path:
     return write_task(tmp_path / "data", "mrpc")
 
 
+@pytest.mark.long
 def test_a_hundred_writers_lose_nothing_and_one_run_has_one_writer(tmp_path):
     """A hundred processes, each with a run of its own, and all of them after the same one as well."""
     gate, children = tmp_path / "gate", []

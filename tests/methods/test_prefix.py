@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import TINY, tiny_generator, tiny_model
+from contracts.test_methods import ALIKE
 
 from peftbench.assembly import checkpoint_activations
 from peftbench.backbones.anatomy import backbone, head_modules, stacks
@@ -220,7 +221,7 @@ def test_each_row_can_have_a_prefix_of_its_own_and_of_its_own_length():
         torch.testing.assert_close(alone, together[row : row + 1], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", [pytest.param(f, marks=pytest.mark.long if f in ALIKE else ()) for f in TINY])
 @pytest.mark.parametrize("mlp", [False, True])
 def test_it_can_start_from_the_activations_of_words(family, mlp):
     model = tiny_model(family)

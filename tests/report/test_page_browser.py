@@ -380,6 +380,7 @@ def test_nothing_moves_while_it_opens(look, report):
     assert shift < 0.05
 
 
+@pytest.mark.long
 def test_a_thousand_runs_open_and_filter_fast(look, write_run, outputs):
     record = json.loads(write_run().read_text(encoding="utf-8"))
     for seed in range(999):

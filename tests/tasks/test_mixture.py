@@ -252,6 +252,7 @@ def test_one_model_is_trained_and_scored_on_every_task(family, method, words):
         assert (flag in record["flags"]) == (illegal[member.name] > 0)
 
 
+@pytest.mark.long
 def test_a_run_cut_off_and_started_again_ends_like_one_that_was_not(words, tmp_path, monkeypatch):
     more = ["method=full", "trainer.checkpoint_every=2", "optimizer.lr=1e-2"]
     whole_run = run(*words("t5"), *more, f"outputs={tmp_path / 'whole'}")
