@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peftbench.report.records import Run, experiment_folder
+from peftbench.report.records import Run
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Budgets:
 
     def is_trial(self, run: Run) -> bool:
         """Whether a run tuned and is no result of its experiment."""
-        return (experiment_folder(run.file), run.run_id) in self.only_trials
+        return bool(self.only_trials) and (run.experiment_folder, run.run_id) in self.only_trials
 
     def of(self, run: Run) -> int | None:
         """Trials behind a run; None where no sweep tuned.
@@ -51,7 +51,7 @@ class Budgets:
         """
         if not self.tuned:
             return None
-        place = (experiment_folder(run.file), run.method, run.task, run.model)
+        place = (run.experiment_folder, run.method, run.task, run.model)
         here = [one for one in self.tuned if one.place == place]
         own = [one for one in here if run.run_id in one.runs] or here
         return functools.reduce(operator.or_, (one.trials for one in own)).total() if own else None

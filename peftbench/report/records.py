@@ -54,6 +54,11 @@ class Run:
         """The run's folder."""
         return self.file.parent
 
+    @cached_property
+    def experiment_folder(self) -> str:
+        """Where the runs of its experiment and their sweeps lie, whatever the folder is called by now."""
+        return str(self.file.resolve().parents[2])
+
     @property
     def run_id(self) -> str:
         """The hash that names the run."""
@@ -260,11 +265,6 @@ def find(places: Iterable[Path]) -> Found:
         told = f" ({len(unreadable)} files there are not records)" if unreadable else ""
         raise ConfigurationError(f"no record.json under {', '.join(map(str, places))}{told}")
     return Found(list(runs.values()), unreadable, sweeps)
-
-
-def experiment_folder(record: Path) -> str:
-    """Where the runs of a record's experiment and its sweeps lie, whatever the folder is called by now."""
-    return str(record.resolve().parents[2])
 
 
 def _files(root: Path) -> Iterator[Path]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -36,12 +36,12 @@ class Summary:
         """Number of seeds."""
         return len(self.values)
 
-    @cached_property
+    @functools.cached_property
     def mean(self) -> float:
         """Arithmetic mean."""
         return math.fsum(self.values) / self.n
 
-    @cached_property
+    @functools.cached_property
     def std(self) -> float | None:
         """Standard deviation with n-1; None of one value."""
         if self.n < 2:
@@ -53,7 +53,7 @@ class Summary:
         """The middle value, or the mean of the two."""
         return float(np.median(self.values))
 
-    @cached_property
+    @functools.cached_property
     def t_interval(self) -> tuple[float, float] | None:
         """95% interval of the mean by Student's t with n-1 degrees of freedom; None of one value."""
         if self.std is None:
@@ -63,7 +63,7 @@ class Summary:
         half = float(stdtrit(self.n - 1, 0.975)) * self.std / math.sqrt(self.n)
         return self.mean - half, self.mean + half
 
-    @cached_property
+    @functools.cached_property
     def bootstrap_interval(self) -> tuple[float, float] | None:
         """95% percentile interval of the mean over 10,000 resamples with a fixed seed; None of one value.
 
@@ -72,9 +72,21 @@ class Summary:
         """
         if self.n < 2:
             return None
-        drawn = np.random.default_rng(_SEED).integers(0, self.n, (_RESAMPLES, self.n))
-        low, high = np.quantile(np.asarray(self.values)[drawn].mean(axis=1), (0.025, 0.975))
+        low, high = np.quantile(np.asarray(self.values)[_resamples(self.n)].mean(axis=1), (0.025, 0.975))
         return float(low), float(high)
+
+
+# A report asks for as many again and again, of one fixed seed.
+@functools.lru_cache(maxsize=8)
+def _resamples(n: int) -> np.ndarray:
+    """Places of n values, (10,000, n)."""
+    return np.random.default_rng(_SEED).integers(0, n, (_RESAMPLES, n))
+
+
+@functools.lru_cache(maxsize=8)
+def _flips(n: int) -> np.ndarray:
+    """Signs of n pairs, (9,999, n)."""
+    return np.random.default_rng(_SEED).choice((-1.0, 1.0), (_FLIPS, n))
 
 
 def permutation_p(differences: Sequence[float]) -> float:
@@ -87,8 +99,7 @@ def permutation_p(differences: Sequence[float]) -> float:
         for value in values:
             sums = np.concatenate([sums + value, sums - value])
         return float(np.mean(np.abs(sums) >= observed - tolerance))
-    signs = np.random.default_rng(_SEED).choice((-1.0, 1.0), (_FLIPS, len(values)))
-    as_large = int(np.sum(np.abs(signs @ values) >= observed - tolerance))
+    as_large = int(np.sum(np.abs(_flips(len(values)) @ values) >= observed - tolerance))
     # The observed signs are one of the flips, so that p is never 0 (Phipson & Smyth, 2010).
     return (as_large + 1) / (_FLIPS + 1)
 
