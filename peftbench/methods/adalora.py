@@ -105,6 +105,8 @@ class AdaLoRAAttachment(LowRankAttachment):
         self.sensitivity = [torch.zeros_like(p) for p in self._triplet_parameters()]
         self.uncertainty = [torch.zeros_like(p) for p in self._triplet_parameters()]
         self._alike = _alike([(site.in_features, site.out_features) for site in self.layers])
+        placed = torch.tensor([i for places in self._alike for i in places], device=self.gates[0].device)
+        self._order = placed.argsort()
         self.mask: Tensor | None = None
         self.selectable = False
 
@@ -169,11 +171,11 @@ class AdaLoRAAttachment(LowRankAttachment):
         elementwise = torch._foreach_mul(self.sensitivity, self.uncertainty)
         n = len(self.layers)
         values, q, p = elementwise[:n], elementwise[n : 2 * n], elementwise[2 * n :]
-        found = torch.stack(values)
-        for places in self._alike:
-            vectors = torch.stack([q[i] for i in places]).mean(2) + torch.stack([p[i] for i in places]).mean(1)
-            found[places] += vectors
-        return found
+        vectors = [
+            torch.stack([q[i] for i in places]).mean(2) + torch.stack([p[i] for i in places]).mean(1)
+            for places in self._alike
+        ]
+        return torch.stack(values) + torch.cat(vectors).index_select(0, self._order)
 
     def _allocate(self, budget: int) -> None:
         """Keep the `budget` highest triplets over all sites; those that tie with the threshold all go."""
