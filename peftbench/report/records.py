@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peftbench.errors import ConfigurationError
-from peftbench.record import WITHOUT_EFFECT, read_record
+from peftbench.record import WITHOUT_EFFECT
 from peftbench.report.marks import marks_of
 from peftbench.report.shape import readable, wrong_in
 
@@ -249,8 +250,9 @@ def find(places: Iterable[Path]) -> Found:
     unreadable, sweeps = [], []
     for file in files:
         if file.parent.name == "sweeps":
-            if (manifest := _mapping(file)) is not None:
-                sweeps.append({**manifest, "folder": str(file.parent.parent.resolve())})
+            with contextlib.suppress(RecursionError):
+                if (manifest := _mapping(file)) is not None:
+                    sweeps.append({**manifest, "folder": str(file.parent.parent.resolve())})
             continue
         record, reason = _record(file)
         if record is None or reason:
@@ -282,20 +284,26 @@ def _files(root: Path) -> Iterator[Path]:
 def _record(file: Path) -> tuple[Mapping[str, Any] | None, str]:
     """What a file holds, and why it is no record; empty: it is one."""
     try:
-        record = readable(read_record(file))
+        record = _mapping(file)
     except RecursionError:
         return None, "nested too deeply"
-    if record is None:
+    if record is None or "status" not in record:
         return None, "not a JSON record"
     return record, wrong_in(record) or ""
 
 
 def _mapping(file: Path) -> Mapping[str, Any] | None:
+    """What a file holds, readable; None where that is no mapping. Raises RecursionError."""
     try:
-        found = readable(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError):
         return None
-    return found if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return None
+    # ASCII without escapes, as nearly every record is, has nothing to replace but what JSON itself forbids.
+    plain = text.isascii() and "\\" not in text and "\x7f" not in text
+    return found if plain else readable(found)
 
 
 def _is_without_effect(section: str, key: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -147,8 +148,13 @@ def readable(value: Any) -> Any:
 _NOTHING = object()
 
 
+@functools.cache
+def _parts(key: str) -> list[str]:
+    return key.split(".")
+
+
 def _at(record: Any, key: str) -> Any:
-    for part in key.split("."):
+    for part in _parts(key):
         if not isinstance(record, Mapping) or part not in record:
             return _NOTHING
         record = record[part]
