@@ -53,7 +53,7 @@ def check_groups(overrides: Sequence[str]) -> None:
         if not override.key_or_group:
             raise ConfigurationError(f"{override.input_line}: names no key")
         known = sorted(file.stem for file in (conf_folder() / override.key_or_group).glob("*.yaml"))
-        if override.is_delete() or not known or "." in override.key_or_group:
+        if override.is_delete() or not known:
             continue
         found = override._value
         values = found.list if isinstance(found, ChoiceSweep) else [] if override.is_sweep_override() else [found]

@@ -284,7 +284,7 @@ def test_a_sweep_that_makes_no_sense_is_one_line(words, message, sweep, tmp_path
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_hydras_optuna_sweeper_maximises_the_objective(sweep, tmp_path):
+def test_hydras_optuna_sweeper_leaves_a_study_and_its_best_trial(sweep, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     status, out, _ = sweep(
         "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1",

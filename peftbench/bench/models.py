@@ -165,7 +165,7 @@ def step(model: nn.Module, batch: Batch, bf16: bool) -> Callable[[], None]:
         batch: what it sees.
         bf16: under autocast.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters = _trained(model)
 
     def once() -> None:
         loss(model, batch, bf16).backward()
