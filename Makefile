@@ -62,7 +62,10 @@ check: .venv/ready ## lint, format, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/ready ## ratios of time and memory on this machine, 10 to 20 minutes on two cores (PEFTBENCH_DATA: real data)
+# Once, of torch's profiler, which meets memory that was there before it.
+bench bench-small bench-long: export TORCH_CPP_LOG_LEVEL := ERROR
+
+bench: .venv/ready ## ratios of time and memory on this machine, ten minutes on two cores (PEFTBENCH_DATA: real data)
 	$(BIN)/python scripts/bench.py
 
 bench-small: .venv/ready ## a few steps of the same, as CI runs it

@@ -14,7 +14,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.forms.registry import form_class
 
 ROWS, LENGTH = 16, 128
-METHODS = ("lora", "sora", "houlsby")
+METHODS = ("lora", "houlsby")
 
 
 def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[Ratio]:
