@@ -1,4 +1,4 @@
-"""The models that `peftbench fetch` makes, and the folder that keeps them. Standard library only."""
+"""The cache folder, and the models that `peftbench fetch` makes in it. Standard library only."""
 
 from __future__ import annotations
 
@@ -46,11 +46,16 @@ FETCHABLE = {
 }
 
 
-def models_folder() -> Path:
-    """`models` in PEFTBENCH_CACHE, else in `peftbench` of the user's cache (XDG_CACHE_HOME, else `~/.cache`)."""
+def cache_folder() -> Path:
+    """PEFTBENCH_CACHE, else `peftbench` in the user's cache (XDG_CACHE_HOME, else `~/.cache`)."""
     own = os.environ.get("PEFTBENCH_CACHE")
     root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "peftbench"
-    return root.expanduser().absolute() / "models"
+    return root.expanduser().absolute()
+
+
+def models_folder() -> Path:
+    """Where fetched models are."""
+    return cache_folder() / "models"
 
 
 def fetched(name: str) -> tuple[Path, dict[str, Any]] | None:

@@ -28,6 +28,11 @@ def bounded(default: Any, *, at_least: float | None = None, above: float | None 
     return dataclasses.field(default=default, metadata={k: v for k, v in limits.items() if v is not None})
 
 
+def distinct(default: Any):
+    """A dataclass field that is a list with an entry at least and none twice, checked by `build` (null is exempt)."""
+    return dataclasses.field(default=default, metadata={"distinct": True})
+
+
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
     """`; did you mean X?` for the nearest known word, else the empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
@@ -72,6 +77,10 @@ def _checked(value: Any, field: dataclasses.Field, name: str, source: str) -> An
     limits = field.metadata
     if value is None or not limits:
         return value
+    if "distinct" in limits and not value:
+        raise ConfigurationError(f"{name}: an empty list, name one at least ({source})")
+    if "distinct" in limits and len(set(value)) < len(value):
+        raise ConfigurationError(f"{name}: {', '.join(map(str, value))} names one twice ({source})")
     if "at_least" in limits and value < limits["at_least"]:
         raise ConfigurationError(f"{name}: {value} is too small, at least {limits['at_least']} ({source})")
     if "above" in limits and value <= limits["above"]:

@@ -55,7 +55,7 @@ SIZES = {
 SECTIONS: dict[str, Section] = {
     "steps": lambda size, source, done: steps.measure(size.repeats, done),
     "epochs": lambda size, source, done: epochs.measure(size.tasks, source, size.seeds, size.epochs, done, size.rows),
-    "startup": lambda size, source, done: startup.measure(size.few, done),
+    "startup": lambda size, source, done: startup.measure(size.few, source, done),
     "latency": lambda size, source, done: latency.measure(size.few, done),
     "writing": lambda size, source, done: writing.measure(size.texts, size.few, source, done),
     "memory": lambda size, source, done: memory.measure(size.few, done),
@@ -77,6 +77,7 @@ def main() -> None:
     arguments.only = arguments.only or [name for name in SECTIONS if name != "workers" or arguments.size == "long"]
     size = SIZES[arguments.size]
     size = replace(size, tasks=tuple(arguments.tasks)) if arguments.tasks else size
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # What is compared runs on the CPU, in other processes too.
     quiet_transformers()
     warnings.simplefilter("ignore", FutureWarning)  # HF PEFT's of transformers, for every model that it wraps.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # Of kernels that are not used here.

@@ -78,7 +78,13 @@ def test_epochs_are_compared_only_over_as_many_steps():
     taken["lora"] = [Epoch(1.0, 10, 0.8), Epoch(3.0, 10, 0.9)]
     ratio = _ratios("mrpc", taken)[0]
     assert (ratio.value, ratio.target, ratio.verdict) == (0.5, 0.55, "pass")
-    assert "score 0.850 against 0.750" in ratio.detail
+    assert ratio.detail.endswith("10 steps, 2 seeds")
+    taken["adalora"] = [Epoch(8.0, 10, 0.7)]  # It trains with the first seed alone, so that alone is compared.
+    taken["sora"] = [Epoch(4.0, 10, 0.7), Epoch(6.0, 10, 0.8)]
+    by_pair = {(one.what, one.against): one for one in _ratios("mrpc", taken)}
+    assert by_pair["sora", "adalora"].value == 0.5
+    assert by_pair["sora", "HF lora"].value == 1.25
+    taken["sora"] = taken["adalora"] = taken["HF lora"]
     part = _ratios("mrpc", taken, "128 rows")
     assert (part[-1].what, part[0].target, part[0].section.partition(",")[0]) == (
         "adalora", None, "an epoch of mrpc (128 rows)",

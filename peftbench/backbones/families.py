@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-ROLES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
+Role = Literal["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
+ROLES: tuple[Role, ...] = get_args(Role)
 """The linear maps of a transformer layer, in the order of its forward pass."""
 
 

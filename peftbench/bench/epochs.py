@@ -33,6 +33,9 @@ TASKS = {"mrpc": None, "rte": None, "cola": None, "sst2": 10_000}
 """Tasks, and the fixed random training rows that are taken of each; None: all."""
 OURS = {"lora": ("method.rank=8",), "sora": ("method.rank=8", "sparsity.lambda=5"), "adalora": ()}
 METHODS = (*OURS, "HF lora", "HF adalora")
+JUDGED = ("lora", "sora", "HF lora")
+"""Whose scores are compared: those train with every seed, the others, of which seconds are told, with the first."""
+_SHORTLY = ("data.max_train_rows=32", "data.max_eval_rows=32", "trainer.epochs=1")
 RANKS = "rank 8, AdaLoRA's 12 to 8"
 MARGIN = 0.01
 """By how much a score may be lower; where its standard error is larger nothing is decided."""
@@ -60,12 +63,14 @@ def measure(
     Args:
         tasks: some of `TASKS`.
         source: overrides that say where the data are.
-        seeds: each method trains once with every seed, the methods in turn, every second time in the opposite order.
+        seeds: the methods train in turn, every second time in the opposite order; see `JUDGED`.
         epochs: of each training.
         progress: called after every training.
         rows: training rows of every task, instead of those of `TASKS`.
     """
     found = []
+    for name in ("lora", "HF lora"):  # What a process does once is no part of any training.
+        _train(name, [f"task={tasks[0]}", *source, *_SHORTLY, f"trainer.precision={_precision()}"], Kept())
     for task in tasks:
         limit = rows or TASKS[task]
         words = [
@@ -81,28 +86,30 @@ def measure(
         taken: dict[str, list[Epoch]] = {name: [] for name in METHODS}
         kept = Kept(SWEEP)
         for turn, seed in enumerate(seeds):
-            for name in METHODS[:: -1 if turn % 2 else 1]:
-                train = _theirs if name.startswith("HF") else _ours
-                taken[name].append(train(name.removeprefix("HF "), [*words, f"seed={seed}"], kept))
+            for name in (JUDGED if turn else METHODS)[:: -1 if turn % 2 else 1]:
+                taken[name].append(_train(name, [*words, f"seed={seed}"], kept))
                 progress()
         data = "sample" if "data=sample" in source else f"{rows} rows" if rows else ""
         found += _ratios(task, taken, data)
     return found
 
 
+def _train(name: str, words: list[str], kept: Kept) -> Epoch:
+    train = _theirs if name.startswith("HF") else _ours
+    return train(name.removeprefix("HF "), words, kept)
+
+
 def _ratios(task: str, taken: dict[str, list[Epoch]], part: str = "") -> list[Ratio]:
     """Of whole epochs on real data; else `part` says of what, and nothing is judged."""
     section = f"an epoch of {task}{part and f' ({part})'}, {_precision()}, batch 32, {RANKS}"
-    seconds = {name: statistics.median(e.seconds for e in epochs) for name, epochs in taken.items()}
-    scores = {name: statistics.mean(e.score for e in epochs) for name, epochs in taken.items()}
     steps = {e.steps for epochs in taken.values() for e in epochs}
     assert len(steps) == 1, f"{task}: {steps} optimizer steps an epoch; all must take as many"
 
     def over(name: str, other: str, target: float | None) -> Ratio:
-        told = f"{seconds[name]:.1f} against {seconds[other]:.1f} s, {min(steps)} steps"
-        if not part:
-            told += f"; score {scores[name]:.3f} against {scores[other]:.3f}"
-        return Ratio(section, name, other, seconds[name] / seconds[other], None if part else target, detail=told)
+        pairs = list(zip(taken[name], taken[other], strict=False))  # Of the seeds that both trained with.
+        ours, theirs = (statistics.median(epoch.seconds for epoch in epochs) for epochs in zip(*pairs, strict=True))
+        told = f"{ours:.1f} against {theirs:.1f} s, {min(steps)} steps, {_counted(len(pairs), 'seed')}"
+        return Ratio(section, name, other, ours / theirs, None if part else target, detail=told)
 
     pairs: list[tuple[str, str, float | None]] = [("lora", "HF lora", 0.55), ("sora", "HF lora", 0.55)]
     pairs += [("sora", "HF adalora", None), ("sora", "adalora", None), ("adalora", "HF adalora", None)]
@@ -120,6 +127,10 @@ def _not_worse(section: str, taken: Mapping[str, Sequence[Epoch]], name: str, ot
         target = -MARGIN if error < MARGIN else None
     value = statistics.mean(ours) - statistics.mean(theirs)
     return Ratio(section, f"score of {name}, difference", other, value, target, at_least=True, detail=told)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number > 1 else ''}"
 
 
 def _listed(scores: Sequence[float]) -> str:

@@ -7,10 +7,10 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from peftbench.backbones.families import ROLES
 from peftbench.bench.measure import Ratio, in_turn, peak_megabytes
 from peftbench.bench.models import Batch, frozen_bound, step, trained
 from peftbench.bench.sweeps import sweep
-from peftbench.methods.parts.low_rank import ALL_SITES
 
 RANKS = (1, 4, 8, 16, 64)
 SITES = (1, 3, 4, 6)
@@ -32,7 +32,7 @@ def measure(repeats: int, progress: Callable[[], None] = lambda: None) -> list[R
     @functools.cache  # The curves meet in one point.
     def measured(rows: int, length: int, rank: int, sites: int) -> tuple[dict[str, float], float, float]:
         batch = Batch.of(rows, length)
-        words = (f"method.rank={rank}", f"method.sites=[{','.join(ALL_SITES[:sites])}]")
+        words = (f"method.rank={rank}", f"method.sites=[{','.join(ROLES[:sites])}]")
         sora = trained("trainer.head=freeze", "method=sora", *words)
         cases = {"ours": lambda: sora.step(batch, False), "frozen": step(frozen, batch, False)}
         seconds = in_turn(cases, repeats, warmup=1)

@@ -48,7 +48,7 @@ def measure(rows: int, repeats: int, source: Sequence[str], progress: Callable[[
 
     Args:
         rows: meaning representations.
-        repeats: that count, after one that does not.
+        repeats: that count, after a batch that does not.
         source: overrides that say where the data are.
         progress: called after every round.
     """
@@ -65,11 +65,16 @@ def measure(rows: int, repeats: int, source: Sequence[str], progress: Callable[[
     assert spec.text is not None
     texts = spec.text.sources(split)
     size = min(AT_A_TIME, -(-len(texts) // 2))
-    writers = {name: Writer(lambda b=b: _ours(b, config, texts, size)) for name, b in
-               {"bare": bare, "unmerged LoRA": adapted, "merged LoRA": merged}.items()}  # fmt: skip
+    ways: dict[str, Callable[[Sequence[str]], int]] = {
+        name: lambda some, b=b: _ours(b, config, some, size)
+        for name, b in {"bare": bare, "unmerged LoRA": adapted, "merged LoRA": merged}.items()
+    }
     for name, model in {"stock model, generate": _hf(config, None), "HF PEFT LoRA, generate": _hf(config, 8)}.items():
-        writers[name] = Writer(lambda m=model: _obvious(m, bare.tokenizer, texts, size))
-    seconds = in_turn(writers, repeats, warmup=1, progress=progress)
+        ways[name] = lambda some, m=model: _obvious(m, bare.tokenizer, some, size)
+    for way in ways.values():
+        way(texts[:size])
+    writers = {name: Writer(lambda w=way: w(texts)) for name, way in ways.items()}
+    seconds = in_turn(writers, repeats, warmup=0, progress=progress)
     rate = {name: writer.tokens[-1] / seconds[name] for name, writer in writers.items()}
 
     def over(name: str, other: str, target: float) -> Ratio:

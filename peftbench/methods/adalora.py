@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from peftbench.backbones.families import ROLES, Role
 from peftbench.doors import Clock, Context, ParameterGroup
 from peftbench.errors import ConfigurationError, RunError
 from peftbench.layers.low_rank import LowRankLinear, normal_
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.parts.low_rank import ALL_SITES, LowRankAttachment
+from peftbench.methods.parts.low_rank import LowRankAttachment
 from peftbench.methods.registry import register
-from peftbench.strict import bounded
+from peftbench.strict import bounded, distinct
 
 
 @register("adalora")
@@ -55,7 +56,7 @@ class AdaLoRA(Method):
     target_rank: int = bounded(8, at_least=1)
     alpha: float = bounded(32.0, above=0)
     dropout: float = bounded(0.0, at_least=0, at_most=0.99)
-    sites: tuple[str, ...] = ALL_SITES
+    sites: tuple[Role, ...] = distinct(ROLES)
     gamma: float = bounded(0.1, at_least=0)
     t_initial: int | None = bounded(None, at_least=0)
     t_final: int | None = bounded(None, at_least=0)

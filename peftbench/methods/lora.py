@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from torch import nn
 
+from peftbench.backbones.families import ROLES, Role
 from peftbench.doors import Context
 from peftbench.layers.low_rank import LowRankLinear, kaiming_uniform_
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.parts.low_rank import ALL_SITES, LowRankAttachment
+from peftbench.methods.parts.low_rank import LowRankAttachment
 from peftbench.methods.registry import register
-from peftbench.strict import bounded
+from peftbench.strict import bounded, distinct
 
 
 @register("lora")
@@ -40,7 +41,7 @@ class LoRA(Method):
     rank: int = bounded(8, at_least=1)
     alpha: float = bounded(16.0, above=0)
     dropout: float = bounded(0.0, at_least=0, at_most=0.99)
-    sites: tuple[str, ...] = ALL_SITES
+    sites: tuple[Role, ...] = distinct(ROLES)
 
     def attach(self, model: nn.Module, context: Context) -> LowRankAttachment:
         """Put a low-rank branch beside every site's linear map."""

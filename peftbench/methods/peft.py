@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from peftbench.backbones.families import Role
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
 from peftbench.errors import ConfigurationError
 from peftbench.methods.base import Capabilities, Method
 from peftbench.methods.parts.adapter_files import head_tensors, write_files
 from peftbench.methods.parts.peft_tuners import NOT_MERGEABLE, check_settings, inject, make_config, resolve_targets
 from peftbench.methods.registry import register
+from peftbench.strict import distinct
 
 _KEY = "base_model.model."
 """What PEFT puts before the name of every tensor of the wrapped model."""
@@ -48,13 +50,11 @@ class Peft(Method):
     capabilities: ClassVar[Capabilities] = Capabilities(mergeable=True, exports_peft=True, identity_at_start=False)
 
     config: dict = dataclasses.field(default_factory=lambda: {"peft_type": "LORA"})
-    sites: tuple[str, ...] | None = None
+    sites: tuple[Role, ...] | None = distinct(None)
 
     def __post_init__(self):
         check_settings(self.config)
         if self.sites is not None:
-            if not self.sites:
-                raise ConfigurationError("method.sites: an empty list leaves nothing to train")
             if "target_modules" in self.config:
                 raise ConfigurationError("method.sites and method.config.target_modules: give one of them")
             if self.peft_type in ("LN_TUNING", "TRAINABLE_TOKENS"):

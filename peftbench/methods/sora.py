@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from peftbench.backbones.families import ROLES, Role
 from peftbench.doors import Clock, Context, Counts, ParameterGroup
 from peftbench.layers.low_rank import LowRankLinear, kaiming_uniform_, normal_
 from peftbench.layers.proximal import THRESHOLDS
 from peftbench.methods.base import Capabilities, Method
-from peftbench.methods.parts.low_rank import ALL_SITES, LowRankAttachment
+from peftbench.methods.parts.low_rank import LowRankAttachment
 from peftbench.methods.registry import register
-from peftbench.strict import bounded
+from peftbench.strict import bounded, distinct
 
 
 @register("sora")
@@ -54,7 +55,7 @@ class SoRA(Method):
     rank: int = bounded(8, at_least=1)
     alpha: float = bounded(16.0, above=0)
     dropout: float = bounded(0.0, at_least=0, at_most=0.99)
-    sites: tuple[str, ...] = ALL_SITES
+    sites: tuple[Role, ...] = distinct(ROLES)
     gate_lr: float | None = bounded(None, above=0)
     gate_init: Literal["normal", "ones"] = "normal"
     gate_l1: float = bounded(0.0, at_least=0)

@@ -65,22 +65,45 @@ def read_budgets(sweeps: Iterable[Mapping[str, Any]]) -> Budgets:
     tuned: dict[tuple[str, ...], Tuned] = {}
     tried: set[tuple[str, str]] = set()
     results: set[tuple[str, str]] = set()
+    sweeps = list(sweeps)
+    most = _most_trials(sweeps)
     for sweep in sweeps:
         folder = str(sweep.get("folder"))
         if sweep.get("trials") is None:
             results |= {(folder, run) for run in _ids(sweep.get("runs"))}
         for cell in _mappings(sweep.get("cells")):
-            chosen, tries = _ids(cell.get("runs")), _ids(cell.get("trials"))
-            results |= {(folder, run) for run in chosen}
-            tried |= {(folder, run) for run in tries}
-            # A point that was refused has no run, and was tried all the same.
-            points = Counter(str(t.get("run_id") or t.get("overrides")) for t in _mappings(cell.get("trials")))
-            place = (sweep.get("folder"), *(cell.get(name) for name in ("method", "task", "model")))
-            if points and all(isinstance(name, str) for name in place):
-                one = tuned.setdefault((*place, str(cell.get("overrides"))), Tuned(place))  # type: ignore[arg-type]
+            chosen, tries = _ids(cell.get("runs")), _ids(cell.get("trials")) | _ids(cell.get("superseded"))
+            points, key = _points(cell), _key(sweep, cell)
+            # A search that went on decides: what a shorter one had chosen was a step on its way.
+            if points.total() == most[key]:
+                results |= {(folder, run) for run in chosen}
+            tried |= {(folder, run) for run in chosen | tries}
+            if points and len(key) == 5:
+                one = tuned.setdefault(key, Tuned(key[:-1]))
                 one.trials |= points
                 one.runs |= chosen | tries
     return Budgets(list(tuned.values()), tried - results)
+
+
+def _most_trials(sweeps: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, ...]]:
+    """Of the cells that tuned the same, how many trials the one with the most has."""
+    most: Counter[tuple[str, ...]] = Counter()
+    for sweep in sweeps:
+        for cell in _mappings(sweep.get("cells")):
+            key = _key(sweep, cell)
+            most[key] = max(most[key], _points(cell).total())
+    return most
+
+
+def _points(cell: Mapping[str, Any]) -> Counter[str]:
+    """A cell's trials; a point that was refused has no run, and was tried all the same."""
+    return Counter(str(trial.get("run_id") or trial.get("overrides")) for trial in _mappings(cell.get("trials")))
+
+
+def _key(sweep: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a cell tunes: its place, and the words that its trials share; of a cell that lacks one, what it has."""
+    place = (sweep.get("folder"), *(cell.get(name) for name in ("method", "task", "model")), str(cell.get("overrides")))
+    return tuple(part for part in place if isinstance(part, str))
 
 
 def _mappings(entries: Any) -> Iterator[Mapping[str, Any]]:

@@ -231,9 +231,14 @@ def together(now: Sequence[dict[str, Any]], earlier: Sequence[dict[str, Any]]) -
 
 
 def _joined(cell: dict[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell with the trials of before, and with their choice until there is one of now."""
+    """A cell with the trials of before, and with their choice until there is one of now; another choice's runs stay."""
     chosen = {key: earlier[key] for key in ("chosen", "runs") if key in earlier and not cell.get("chosen")}
-    return cell | chosen | {"trials": _trials(cell, earlier)}
+    joined: dict[str, Any] = cell | chosen | {"trials": _trials(cell, earlier)}
+    superseded = list(earlier.get("superseded") or ())
+    before, after = ((one.get("chosen") or {}).get("overrides") for one in (earlier, joined))
+    if before not in (None, after):
+        superseded += earlier.get("runs") or ()
+    return joined | ({"superseded": superseded} if superseded else {})
 
 
 def _cell_key(cell: Mapping[str, Any]) -> str:

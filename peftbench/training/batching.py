@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peftbench.training.token_cache import remembered
+
 _POOL_BATCHES = 50
 
 
@@ -89,7 +91,7 @@ class TokenRows:
 
 
 def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: Any, max_length: int) -> TokenRows:
-    """Tokenise N rows of one or two texts, see `encode`.
+    """Tokenise N rows of one or two texts, see `encode`; of many rows the tokens are kept on disk.
 
     Args:
         texts: one list of N strings per text column.
@@ -97,7 +99,14 @@ def tokenise(texts: Sequence[list[str]], labels: np.ndarray | None, tokenizer: A
         tokenizer: a transformers tokenizer.
         max_length: tokens per row, special ones counted.
     """
-    return TokenRows.encoded(encode(texts, tokenizer, max_length), labels, tokenizer.pad_token_id)
+
+    def make() -> dict[str, np.ndarray]:
+        rows = TokenRows.encoded(encode(texts, tokenizer, max_length), None, tokenizer.pad_token_id)
+        types = {} if rows.types is None else {"types": rows.types}
+        return {"tokens": rows.tokens, "starts": rows.starts, **types}
+
+    found = remembered(texts, tokenizer, max_length, make)
+    return TokenRows(found["tokens"], found.get("types"), found["starts"], labels, tokenizer.pad_token_id)
 
 
 def encode(texts: Sequence[list[str]], tokenizer: Any, max_length: int) -> Any:

@@ -63,6 +63,17 @@ def test_attention_that_drops_nothing_is_torchs(masked):
     torch.testing.assert_close(torch.autograd.grad(ours, (q, k, v), by), torch.autograd.grad(theirs, (q, k, v), by))
 
 
+def test_attention_in_bfloat16_rounds_as_when_written_out():
+    torch.manual_seed(5)
+    q, k, v = (torch.randn(2, 4, 48, 32, dtype=torch.bfloat16) for _ in range(3))
+    true = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), scale=0.2)
+    written = (q @ k.transpose(2, 3) * 0.2).softmax(-1) @ v
+    ours = cheap.attention(q, k, v, None, 1e-9, 0.2)
+    error, usual = ((x.double() - true).abs().mean() for x in (ours, written))
+    assert ours.dtype == torch.bfloat16
+    assert 0 < error < 1.1 * usual < 0.01
+
+
 def test_attention_that_drops_passes_gradcheck_and_its_mean_is_the_undropped():
     torch.manual_seed(4)
     q, k, v = (torch.randn(1, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5, 5))

@@ -9,11 +9,10 @@ import torch
 from conftest import TINY, tiny_generator, tiny_model
 from contracts.test_methods import ALIKE, attached, batch, logits, train
 
-from peftbench.backbones.anatomy import sites
+from peftbench.backbones.anatomy import ROLES, sites
 from peftbench.backbones.projections import fuse
 from peftbench.doors import Clock, Context
 from peftbench.methods.parts.adapter_files import LowRankUpdate, peft_updates
-from peftbench.methods.parts.low_rank import ALL_SITES
 from peftbench.methods.registry import method_class
 from peftbench.sparsity import Strength
 
@@ -226,4 +225,4 @@ def test_the_export_is_the_same_before_and_after_pruning(tmp_path):
 
 
 def test_all_sites_are_the_six_maps_of_every_layer():
-    assert len(sites(tiny_model(), ALL_SITES)) == 12
+    assert len(sites(tiny_model(), ROLES)) == 12

@@ -105,6 +105,34 @@ def test_of_a_part_of_the_runs_the_trials_are_known_too(tune, outputs):
     assert [manifest["sweeper"] for manifest in find([outputs]).sweeps] == ["random"]
 
 
+def _cell(trials, chosen, seeds=(0, 1)):
+    """A cell of LoRA's ranks: run ids are the rank and the seed."""
+    runs = [{"run_id": f"{chosen}-{seed}"} for seed in seeds]
+    tried = [{"overrides": [f"method.rank={rank}"], "run_id": f"{rank}-0"} for rank in trials]
+    about = {"task": "mrpc", "method": "lora", "model": "minilm", "overrides": ["method=lora"]}
+    return about | {"trials": tried, "runs": runs, "chosen": {"overrides": [f"method.rank={chosen}"]}}
+
+
+def test_what_a_shorter_search_chose_is_no_result():
+    shorter, longer = (
+        {"folder": "x", "trials": 4, "cells": [cell]} for cell in (_cell([2, 4], 2), _cell([2, 4, 8], 8))
+    )
+    for sweeps in ([shorter, longer], [longer, shorter]):
+        budgets = read_budgets(sweeps)
+        assert {run for _, run in budgets.only_trials} == {"2-0", "4-0", "2-1"}
+    other_folder = read_budgets([shorter, {**longer, "folder": "y"}])
+    assert set(other_folder.only_trials) == {("x", "4-0"), ("y", "2-0"), ("y", "4-0")}
+
+
+def test_what_a_retried_trial_beat_is_no_result():
+    (cell,) = together([_cell([2, 4], 4)], [_cell([2, 4], 2)])
+    assert [run["run_id"] for run in cell["superseded"]] == ["2-0", "2-1"]
+    (again,) = together([_cell([2, 4], 4)], [cell])
+    assert again["superseded"] == cell["superseded"]
+    budgets = read_budgets([{"folder": "x", "trials": 2, "cells": [again]}])
+    assert {run for _, run in budgets.only_trials} == {"2-0", "2-1"}
+
+
 def test_a_second_sitting_forgets_no_trial():
     def trial(rank, run_id):
         return {"overrides": [f"method.rank={rank}"], "run_id": run_id}

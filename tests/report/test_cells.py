@@ -7,6 +7,8 @@ import pytest
 from peftbench.report.contents import make
 from peftbench.report.records import find
 
+SIX_SITES = ["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
+
 
 @pytest.fixture
 def grid(outputs):
@@ -72,7 +74,8 @@ def test_runs_that_a_column_tells_apart_share_a_row(write_run, grid):
     splits = {part: {"accuracy": 0.9} for part in parts}
     for chosen in (None, "validation_mismatched"):
         write_run(task="mnli", scores=splits, split=chosen or "validation_matched", experiment="sora_table1",
-                  config={"task": {"selection_split": chosen}}, protocol="sora")  # fmt: skip
+                  config={"task": {"selection_split": chosen}}, protocol="sora",
+                  settings={"rank": 8, "sites": SIX_SITES})  # fmt: skip
     found = grid()
     assert [line.label for line in found.lines] == ["LoRA r=8"]
     chosen = [cell.runs[0].record["selection"]["split"] for cell in found.lines[0].cells]
@@ -83,7 +86,8 @@ def test_runs_that_no_column_takes_are_counted(write_run, grid):
     splits = {f"{split}_matched": {"accuracy": 0.9} for split in ("validation", "test")}
     for seed, chosen in enumerate((None, "validation_matched", "validation_matched")):
         write_run(task="mnli", scores=splits, split="validation_matched", experiment="sora_table1", seed=seed,
-                  config={"task": {"selection_split": chosen}}, protocol="sora")  # fmt: skip
+                  config={"task": {"selection_split": chosen}}, protocol="sora",
+                  settings={"rank": 8, "sites": SIX_SITES})  # fmt: skip
     told = "Not in this table: 2 runs on MNLI with task.selection_split=validation_matched, which no column is of."
     assert told in grid().notes
 

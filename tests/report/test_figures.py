@@ -300,14 +300,15 @@ def test_a_history_line_cut_short_is_passed_over_and_live_ranks_are_counted(writ
     assert (row["quantity"], row["step"], row["value_mean"]) == ("zero ranks", 5, 3)
 
 
-def test_epoch_time_is_the_median_of_all_epochs_against_adalora(write_run, runs):
+def test_epoch_time_is_the_median_of_all_epochs_and_its_ratio_is_of_equal_seeds(write_run, runs):
     write_run(method="adalora", epoch_s=(10, 20, 30))
     write_run(method="sora", seed=0, epoch_s=(5, 100))
     write_run(method="sora", seed=1, epoch_s=(6,))
     write_run(method="full", epoch_s=(50,))
     write_run(method="bitfit", epoch_s=())
     found = {row["method"]: (row["median_s"], row["ratio"], row["is_reference"]) for row in prepare_times(runs())}
-    assert found == {"adalora": (20, 1.0, True), "sora": (6, 0.3, False), "full": (50, 2.5, False)}
+    # SoRA's seed 0 has a median of 52.5; its seed 1 has no AdaLoRA to stand beside.
+    assert found == {"adalora": (20, 1.0, True), "sora": (6, 2.625, False), "full": (50, 2.5, False)}
 
 
 def test_epoch_times_of_two_machines_have_each_their_reference(write_run, runs):

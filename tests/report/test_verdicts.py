@@ -26,6 +26,11 @@ def verdicts(outputs):
     return of
 
 
+SIX_SITES = {"rank": 8, "sites": ["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]}
+TWO_SITES = {"rank": 8, "sites": ["query", "value"]}
+ALL_BIASES = {"biases": "all", "control": None}
+
+
 def run(write_run, scores, **about):
     for seed, score in enumerate(scores):
         about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", **about}
@@ -114,7 +119,8 @@ def test_what_differs_gets_no_verdict(write_run, verdicts, about, verdict):
 
 def test_another_split_is_not_comparable(write_run, verdicts):
     for seed in range(3):
-        write_run(task="rte", model="deberta_v3_base", experiment="sora_table1", protocol="sora", seed=seed)
+        about = {"settings": SIX_SITES, "experiment": "sora_table1", "protocol": "sora"}
+        write_run(task="rte", model="deberta_v3_base", seed=seed, **about)
     assert only(verdicts).verdict == "not comparable: split of RTE"
 
 
@@ -124,13 +130,14 @@ def test_a_setting_that_the_paper_has_not_has_no_published_number(write_run, ver
 
 
 def test_what_the_paper_did_otherwise_is_told(write_run, verdicts):
-    run(write_run, (0.866, 0.866, 0.866), experiment="lora_glue", model="roberta_base")
+    run(write_run, (0.866, 0.866, 0.866), experiment="lora_glue", model="roberta_base", settings=TWO_SITES)
     assert only(verdicts).verdict == "not comparable: the paper starts from its MNLI checkpoint"
 
 
 def test_a_published_number_that_is_another_metric_is_told(write_run, verdicts):
     for seed in range(3):
-        write_run(method="bitfit", task="mrpc", experiment="lora_glue", model="roberta_base", seed=seed, scores=0.927)
+        about = {"method": "bitfit", "settings": ALL_BIASES, "experiment": "lora_glue", "model": "roberta_base"}
+        write_run(task="mrpc", seed=seed, scores=0.927, **about)
     assert only(verdicts).verdict.startswith("not comparable: value equals the F1 reported by BitFit")
 
 
@@ -141,6 +148,7 @@ def test_an_average_has_no_verdict_where_a_cell_of_it_has_none(write_run, verdic
     both = [f"validation_{part}" for part in ("matched", "mismatched")]
     for seed in range(3):
         about = {"method": "bitfit", "experiment": "lora_glue", "model": "roberta_base", "seed": seed}
+        about["settings"] = ALL_BIASES
         write_run(task="mnli", split=both[0], scores={part: {"accuracy": 0.84 + seed / 100} for part in both}, **about)
         for task, score in BITFIT.items():
             write_run(task=task, scores=score + seed / 100, **about)
@@ -152,6 +160,7 @@ def test_an_average_has_no_verdict_where_a_cell_of_it_has_none(write_run, verdic
 def test_secondary_sources_stay_marked(write_run, verdicts):
     for seed in range(3):
         write_run(task="rte", model="deberta_v3_base", experiment="sora_table1", protocol="sora", seed=seed,
+                  settings=SIX_SITES,
                   scores={"validation": {"accuracy": 0.85}, "test": {"accuracy": 0.85 + seed / 500}})  # fmt: skip
     found = only(verdicts)
     assert (found.verdict, found.published.secondary) == ("reproduced", True)

@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from peftbench.backbones.anatomy import Site, same_input, sites
 from peftbench.backbones.quantisation import backbone_elements, dequantise
 from peftbench.doors import Attachment, Context, Counts, ParameterGroup, elements
-from peftbench.errors import ConfigurationError
 from peftbench.layers.low_rank import LowRankLinear, SharedInput
 from peftbench.layers.surgery import replace_module
 from peftbench.methods.parts.adapter_files import LowRankUpdate, peft_updates, write_low_rank
-
-ALL_SITES = ("query", "key", "value", "attention_output", "ffn_in", "ffn_out")
 
 
 class LowRankAttachment(Attachment):
@@ -30,7 +27,7 @@ class LowRankAttachment(Attachment):
         make: the layer for a linear map, initialised.
 
     Raises:
-        ConfigurationError: `roles` is empty or unknown.
+        ConfigurationError: one of `roles` is unknown.
     """
 
     def __init__(
@@ -40,10 +37,6 @@ class LowRankAttachment(Attachment):
         roles: tuple[str, ...],
         make: Callable[[nn.Linear], LowRankLinear],
     ):
-        if not roles:
-            raise ConfigurationError("method.sites: an empty list leaves nothing to train")
-        if len(set(roles)) < len(roles):
-            raise ConfigurationError(f"method.sites: {', '.join(roles)} names a role twice")
         self.model = model
         self.context = context
         self.backbone_size = backbone_elements(model, context.head)

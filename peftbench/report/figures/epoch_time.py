@@ -24,7 +24,11 @@ PANEL = (*ORIGIN, "machine")
 
 
 def prepare(runs: Sequence[Run]) -> list[Row]:
-    """A row per setting and machine: seconds of all whole epochs of its seeds, and their ratio to the reference's."""
+    """A row per setting and machine: seconds of all whole epochs of its seeds, and their ratio to the reference's.
+
+    The ratio is the mean over seeds that both have, of a run's median epoch, as in the table of epoch times; without
+    such a seed there is none.
+    """
     labels = label_settings(runs)
     places: dict[str, list[Run]] = {}
     for run in completed(runs):
@@ -46,16 +50,21 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
                     "median_s": statistics.median(seconds),
                     "least_s": min(seconds),
                     "most_s": max(seconds),
+                    "of_seeds": {run.seed: statistics.median(run.record["timing"]["epoch_s"]) for run in setting},
                 }
             )
     for panel in grouped(rows, PANEL).values():
         reference = _reference(panel)
+        theirs = reference["of_seeds"]
         for row in panel:
+            ratios = [seconds / theirs[seed] for seed, seconds in row["of_seeds"].items() if seed in theirs]
             row |= {
                 "reference": reference["setting"],
                 "is_reference": row is reference,
-                "ratio": row["median_s"] / reference["median_s"],
+                "ratio": statistics.mean(ratios) if ratios else None,
             }
+    for row in rows:
+        del row["of_seeds"]
     return rows
 
 
@@ -80,7 +89,7 @@ def paint(rows: list[Row]) -> Figure:
 
 
 def _note(rows: Sequence[Row], machines: Sequence[str]) -> str:
-    told = "Median seconds of a training epoch, and their ratio to the panel's reference. "
+    told = "Median seconds of a training epoch, and the ratio to the panel's reference, a mean over equal seeds. "
     if len(machines) == 1:
         return f"{told}Measured on {machines[0]}."
     named = "; ".join(f"machine {i}: {name}" for i, name in enumerate(machines, start=1))
@@ -101,8 +110,8 @@ def _panel(ax: Axes, panel: list[Row], room: float) -> None:
     longest = max(row["median_s"] for row in ordered)
     for place, row in enumerate(ordered):
         ax.barh(place, row["median_s"], height=0.65, color=marks[row["method"]].colour)
-        against = "reference" if row["is_reference"] else f"{row['ratio']:.2f}×"
-        text = f" {_seconds(row['median_s'])} s ({against})"
+        ratio = "no seed in common" if row["ratio"] is None else f"{row['ratio']:.2f}×"
+        text = f" {_seconds(row['median_s'])} s ({'reference' if row['is_reference'] else ratio})"
         ax.text(row["median_s"], place, text, va="center", ha="left")
     ax.set_yticks(range(len(ordered)), [row["setting"] for row in ordered])
     ax.set_ylim(_slots(panel) - 0.5, -0.5)
