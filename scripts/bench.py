@@ -57,7 +57,10 @@ SECTIONS: dict[str, Section] = {
     "epochs": lambda size, source, done: epochs.measure(size.tasks, source, size.seeds, size.epochs, done, size.rows),
     "startup": lambda size, source, done: startup.measure(size.few, source, done),
     "latency": lambda size, source, done: latency.measure(size.few, done),
-    "writing": lambda size, source, done: writing.measure(size.texts, size.few, source, done),
+    # A hundred texts are many batches: one round of them says as much as several of a few.
+    "writing": lambda size, source, done: writing.measure(
+        size.texts, 1 if size.texts >= writing.ENOUGH else size.few, source, done
+    ),
     "memory": lambda size, source, done: memory.measure(size.few, done),
     "workers": lambda size, source, done: workers.measure(60, source, done),
     "growth": lambda size, source, done: growth.measure(size.few, done),

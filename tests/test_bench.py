@@ -73,6 +73,11 @@ def test_the_bound_trains_nothing_and_ends_at_the_first_layers_attention():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def _of_sora(taken):
+    (found,) = [one for one in _ratios("mrpc", taken) if one.what == "score of sora, difference"]
+    return found
+
+
 def test_epochs_are_compared_only_over_as_many_steps():
     taken = {name: [Epoch(4.0, 10, 0.7), Epoch(4.0, 10, 0.8)] for name in METHODS}
     taken["lora"] = [Epoch(1.0, 10, 0.8), Epoch(3.0, 10, 0.9)]
@@ -82,23 +87,23 @@ def test_epochs_are_compared_only_over_as_many_steps():
     taken["adalora"] = [Epoch(8.0, 10, 0.7)]  # It trains with the first seed alone, so that alone is compared.
     taken["sora"] = [Epoch(4.0, 10, 0.7), Epoch(6.0, 10, 0.8)]
     by_pair = {(one.what, one.against): one for one in _ratios("mrpc", taken)}
-    assert by_pair["sora", "adalora"].value == 0.5
+    assert by_pair["sora, mrpc", "adalora"].value == 0.5
+    assert by_pair["sora, mrpc", "adalora"].section.startswith("SoRA's Table 4: ")
     assert by_pair["sora", "HF lora"].value == 1.25
     taken["sora"] = taken["adalora"] = taken["HF lora"]
-    part = _ratios("mrpc", taken, "128 rows")
-    assert (part[-1].what, part[0].target, part[0].section.partition(",")[0]) == (
-        "adalora", None, "an epoch of mrpc (128 rows)",
-    )  # fmt: skip
-    sora = _ratios("mrpc", taken)[-1]
+    part = {one.what: one for one in _ratios("mrpc", taken, "128 rows")}
+    assert list(part) == ["lora", "sora", "sora, mrpc (128 rows)", "adalora, mrpc (128 rows)"]
+    assert (part["lora"].target, part["lora"].section.partition(",")[0]) == (None, "an epoch of mrpc (128 rows)")
+    sora = _of_sora(taken)
     # Of two scores 0.1 apart the mean's variance is 0.0025; the difference's standard error 0.0707: too large to judge.
-    assert (sora.what, sora.value, sora.target) == ("score of sora, difference", 0.0, None)
+    assert (sora.value, sora.target) == (0.0, None)
     assert sora.detail.endswith("standard error 0.071")
     taken["HF lora"] = [Epoch(4.0, 10, 0.0), Epoch(4.0, 10, 0.0)]  # CoLA's correlation after an epoch.
-    assert _ratios("cola", taken)[-1].value == pytest.approx(0.75)
+    assert _of_sora(taken).value == pytest.approx(0.75)
     for score, verdict in ((0.70, "short of target"), (0.795, "pass")):
         taken["sora"] = [Epoch(1.0, 10, score), Epoch(1.0, 10, score + 0.001)]
         taken["HF lora"] = [Epoch(4.0, 10, 0.8), Epoch(4.0, 10, 0.801)]
-        assert _ratios("mrpc", taken)[-1].verdict == verdict
+        assert _of_sora(taken).verdict == verdict
     taken["HF lora"][1] = Epoch(4.0, 9, 0.8)
     with pytest.raises(AssertionError, match="optimizer steps"):
         _ratios("mrpc", taken)

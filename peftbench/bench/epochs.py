@@ -37,6 +37,7 @@ JUDGED = ("lora", "sora", "HF lora")
 """Whose scores are compared: those train with every seed, the others, of which seconds are told, with the first."""
 _SHORTLY = ("data.max_train_rows=32", "data.max_eval_rows=32", "trainer.epochs=1")
 RANKS = "rank 8, AdaLoRA's 12 to 8"
+TABLE_4 = "SoRA's Table 4: an epoch against AdaLoRA's"
 MARGIN = 0.01
 """By how much a score may be lower; where its standard error is larger nothing is decided."""
 
@@ -101,20 +102,22 @@ def _train(name: str, words: list[str], kept: Kept) -> Epoch:
 
 def _ratios(task: str, taken: dict[str, list[Epoch]], part: str = "") -> list[Ratio]:
     """Of whole epochs on real data; else `part` says of what, and nothing is judged."""
-    section = f"an epoch of {task}{part and f' ({part})'}, {_precision()}, batch 32, {RANKS}"
+    of = f"{task}{part and f' ({part})'}"
+    how = f"{_precision()}, batch 32, {RANKS}"
+    section = f"an epoch of {of}, {how}"
     steps = {e.steps for epochs in taken.values() for e in epochs}
     assert len(steps) == 1, f"{task}: {steps} optimizer steps an epoch; all must take as many"
 
-    def over(name: str, other: str, target: float | None) -> Ratio:
+    def over(name: str, other: str, section: str, what: str, target: float | None = None) -> Ratio:
         pairs = list(zip(taken[name], taken[other], strict=False))  # Of the seeds that both trained with.
         ours, theirs = (statistics.median(epoch.seconds for epoch in epochs) for epochs in zip(*pairs, strict=True))
         told = f"{ours:.1f} against {theirs:.1f} s, {min(steps)} steps, {_counted(len(pairs), 'seed')}"
-        return Ratio(section, name, other, ours / theirs, None if part else target, detail=told)
+        return Ratio(section, what, other, ours / theirs, None if part else target, detail=told)
 
-    pairs: list[tuple[str, str, float | None]] = [("lora", "HF lora", 0.55), ("sora", "HF lora", 0.55)]
-    pairs += [("sora", "HF adalora", None), ("sora", "adalora", None), ("adalora", "HF adalora", None)]
-    found = [over(*pair) for pair in pairs]
-    return found + [_not_worse(section, taken, name, "HF lora") for name in ("lora", "sora") if not part]
+    found = [over(name, "HF lora", section, name, 0.55) for name in ("lora", "sora")]
+    found += [_not_worse(section, taken, name, "HF lora") for name in ("lora", "sora") if not part]
+    pairs = (("sora", "adalora"), ("sora", "HF adalora"), ("adalora", "HF adalora"))
+    return found + [over(name, other, f"{TABLE_4}, {how}", f"{name}, {of}") for name, other in pairs]
 
 
 def _not_worse(section: str, taken: Mapping[str, Sequence[Epoch]], name: str, other: str) -> Ratio:

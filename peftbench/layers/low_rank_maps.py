@@ -173,12 +173,16 @@ def _bias(maps: Sequence[Map], x: Tensor) -> Tensor | None:
 
 
 def _added(x: Tensor, wet: Tensor, maps: Sequence[Map]) -> list[Tensor]:
-    """X times each map's W, with the branch added in place."""
-    low = (wet @ _scaled(maps).to(x.dtype).t()).split([len(m.a) for m in maps], 1)
+    """X times each map's W, with the branch added in place; s is a factor of that sum, and costs nothing."""
+    rows = maps[0].a if len(maps) == 1 else torch.cat([m.a for m in maps])
+    low = (wet @ rows.to(x.dtype).t()).split([len(m.a) for m in maps], 1)
     outputs = []
     for m, product in zip(maps, low, strict=True):
         bias = None if m.bias is None else m.bias.to(x.dtype)
-        outputs.append(torch.nn.functional.linear(x, m.weight.to(x.dtype), bias).addmm_(product, m.b.to(x.dtype).t()))
+        if m.gate is not None:
+            product = product * m.gate.to(x.dtype)
+        output = torch.nn.functional.linear(x, m.weight.to(x.dtype), bias)
+        outputs.append(output.addmm_(product, m.b.to(x.dtype).t(), alpha=m.scaling))
     return outputs
 
 

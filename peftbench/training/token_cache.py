@@ -21,6 +21,8 @@ FEWEST = 10_000
 """Rows below which a split is tokenised in less than a second, and not kept."""
 MOST = 32
 """Splits that are kept; the one used longest ago goes first."""
+REVISION = 1
+"""Of what is done to texts before they are tokenised; a new one leaves what was kept before unused."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -61,7 +63,13 @@ def _digest(texts: Sequence[list[str]], tokenizer: Any, max_length: int) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two are what the last call had, and this call's are in `max_length`.
     backend = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}
-    about = [type(tokenizer).__name__, repr(tokenizer.special_tokens_map), tokenizer.truncation_side, max_length]
+    about = [
+        type(tokenizer).__name__,
+        repr(tokenizer.special_tokens_map),
+        tokenizer.truncation_side,
+        max_length,
+        REVISION,
+    ]
     told = json.dumps([backend, *about, transformers.__version__, tokenizers.__version__])
     digest = hashlib.sha256(told.encode())
     for column in texts:
