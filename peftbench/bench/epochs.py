@@ -92,7 +92,7 @@ def measure(
                 progress()
         data = "sample" if "data=sample" in source else f"{rows} rows" if rows else ""
         found += _ratios(task, taken, data)
-    return found
+    return sorted(found, key=lambda ratio: ratio.section.startswith(TABLE_4))
 
 
 def _train(name: str, words: list[str], kept: Kept) -> Epoch:
