@@ -1,8 +1,9 @@
 """Linear maps with low-rank updates as one differentiable function.
 
 Written out, a low-rank branch costs more memory traffic than arithmetic: three passes over wide tensors forward and
-five backward, for products of a few columns. Here the gate is folded into A, and where the batch is larger than the
-weight the update is folded into W for the step, so that forward and input gradient cost what the frozen map costs.
+five backward, for products of a few columns. Here, where the batch is larger than the weight, gate and update are
+folded into W for the step, so that forward and input gradient cost what the frozen map costs; elsewhere the product is
+added in place.
 Maps that read the same input share its casts and products.
 
 Shapes: N tokens, I in, O out, R rank; a letter with `_i` is one map's.

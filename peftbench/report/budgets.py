@@ -75,7 +75,7 @@ def read_budgets(sweeps: Iterable[Mapping[str, Any]]) -> Budgets:
             chosen, tries = _ids(cell.get("runs")), _ids(cell.get("trials")) | _ids(cell.get("superseded"))
             points, key = _points(cell), _key(sweep, cell)
             # A search that went on decides: what a shorter one had chosen was a step on its way.
-            if points.total() == most[key]:
+            if points.total() >= most[key]:
                 results |= {(folder, run) for run in chosen}
             tried |= {(folder, run) for run in chosen | tries}
             if points and len(key) == 5:
@@ -86,12 +86,13 @@ def read_budgets(sweeps: Iterable[Mapping[str, Any]]) -> Budgets:
 
 
 def _most_trials(sweeps: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, ...]]:
-    """Of the cells that tuned the same, how many trials the one with the most has."""
+    """Of the cells that tuned the same and have chosen, how many trials the one with the most has."""
     most: Counter[tuple[str, ...]] = Counter()
     for sweep in sweeps:
         for cell in _mappings(sweep.get("cells")):
             key = _key(sweep, cell)
-            most[key] = max(most[key], _points(cell).total())
+            if _ids(cell.get("runs")):  # One that is still searching, or was killed, decides nothing.
+                most[key] = max(most[key], _points(cell).total())
     return most
 
 

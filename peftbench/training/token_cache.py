@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ def remembered(texts: Sequence[list[str]], tokenizer: Any, max_length: int, make
     file = cache_folder() / "tokens" / f"{_digest(texts, tokenizer, max_length)}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         found = _read(file)
-        file.touch()
+        with contextlib.suppress(OSError):  # Another user's file can be read and not marked.
+            os.utime(file)
         return found
     made = make()
     with contextlib.suppress(OSError):
@@ -63,13 +65,8 @@ def _digest(texts: Sequence[list[str]], tokenizer: Any, max_length: int) -> str:
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     # These two are what the last call had, and this call's are in `max_length`.
     backend = {key: value for key, value in backend.items() if key not in ("truncation", "padding")}
-    about = [
-        type(tokenizer).__name__,
-        repr(tokenizer.special_tokens_map),
-        tokenizer.truncation_side,
-        max_length,
-        REVISION,
-    ]
+    about = [type(tokenizer).__name__, repr(tokenizer.special_tokens_map), tokenizer.model_input_names]
+    about += [tokenizer.split_special_tokens, tokenizer.truncation_side, max_length, REVISION]
     told = json.dumps([backend, *about, transformers.__version__, tokenizers.__version__])
     digest = hashlib.sha256(told.encode())
     for column in texts:

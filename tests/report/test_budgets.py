@@ -120,6 +120,8 @@ def test_what_a_shorter_search_chose_is_no_result():
     for sweeps in ([shorter, longer], [longer, shorter]):
         budgets = read_budgets(sweeps)
         assert {run for _, run in budgets.only_trials} == {"2-0", "4-0", "2-1"}
+    killed = {**longer, "cells": [{**longer["cells"][0], "chosen": None, "runs": []}]}
+    assert {run for _, run in read_budgets([shorter, killed]).only_trials} == {"4-0", "8-0"}
     other_folder = read_budgets([shorter, {**longer, "folder": "y"}])
     assert set(other_folder.only_trials) == {("x", "4-0"), ("y", "2-0"), ("y", "4-0")}
 

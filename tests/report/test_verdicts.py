@@ -34,6 +34,7 @@ ALL_BIASES = {"biases": "all", "control": None}
 def run(write_run, scores, **about):
     for seed, score in enumerate(scores):
         about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", **about}
+        about.setdefault("settings", SIX_SITES)
         write_run(seed=seed, scores=score, **about)
 
 
@@ -86,7 +87,8 @@ def test_two_seeds_are_too_few(write_run, verdicts):
 
 def test_failed_seeds_do_not_count_as_seeds(write_run, verdicts):
     run(write_run, (PUBLISHED, 0.853))
-    write_run(seed=2, task="rte", model="deberta_v3_base", experiment="adalora_table1", status="diverged")
+    about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": SIX_SITES}
+    write_run(seed=2, status="diverged", **about)
     found = only(verdicts)
     assert (found.verdict, found.failed) == ("too few seeds: n=2, 3 needed", "1/3 failed")
 
