@@ -48,7 +48,7 @@ class Size:
 
 
 SIZES = {
-    "small": Size(3, 1, ("mrpc",), 64, (0,), 1, 2),
+    "small": Size(2, 1, ("mrpc",), 64, (0,), 1, 2),
     "usual": Size(10, 2, ("mrpc", "cola"), 128, (0,), 1, 3),
     "long": Size(20, 10, tuple(epochs.TASKS), None, (0, 21, 42), 1, 100),
 }

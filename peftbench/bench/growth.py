@@ -86,9 +86,10 @@ def draw(ratios: Sequence[Ratio], file: Path) -> None:
         for axis, subject in zip(row, subjects, strict=True):
             points = of[growth + subject]
             axis.plot([r.what for r in points], [r.value for r in points], marker="o", color="#0072B2")
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * max(r.value for r in points))
             axis.grid(alpha=0.3)
-            axis.set_ylabel(f"{'time' if growth == TIME else 'memory'} over {points[0].against}'s")
+            against = points[0].against.partition(",")[0]
+            axis.set_ylabel(f"{'time' if growth == TIME else 'memory'} over {against}'s", fontsize=8)
     for above, below, subject in zip(*axes, subjects, strict=True):
         head, _, rest = subject.partition(", ")
         above.set_title(rest, fontsize=8)

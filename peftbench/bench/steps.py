@@ -24,6 +24,8 @@ BOUNDS = {"frozen bound": False, "frozen bound, our dropout": True}
 
 Against the first, cheaper dropout counts for us; against the second the layers alone do.
 """
+ENOUGH = 10
+"""Repeats from which on medians are judged."""
 TARGETS = {False: 1.15, True: 1.05}
 """Over a frozen bound: float32, bfloat16."""
 OUR_DROPOUT = ", our dropout"
@@ -60,12 +62,13 @@ def _times(
 ) -> list[Ratio]:
     cases = {name: step(model, batch, False) for name, model in bounds.items()}
     cases |= {name: lambda m=model: m.step(batch, bf16) for name, model in models.items()}
-    seconds = in_turn(cases, repeats, progress=progress)
+    seconds = in_turn(cases, repeats, warmup=min(2, repeats - 1), progress=progress)
 
     def over(name: str, other: str, target: float | None) -> Ratio:
         told = f"{1e3 * seconds[name]:.0f} against {1e3 * seconds[other]:.0f} ms"
         section, what = SECTION.format(repeats=repeats), f"{name}, {_word(bf16)}"
-        return Ratio(section, what, other, seconds[name] / seconds[other], target, detail=told)
+        judged = target if repeats >= ENOUGH else None
+        return Ratio(section, what, other, seconds[name] / seconds[other], judged, detail=told)
 
     found = [over(name, "frozen bound", None) for name in ("HF PEFT LoRA", "HF PEFT AdaLoRA")]
     found += [over(name, bound, TARGETS[bf16]) for bound in BOUNDS for name in OURS]
