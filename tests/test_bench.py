@@ -83,7 +83,7 @@ def test_epochs_are_compared_only_over_as_many_steps():
     taken["lora"] = [Epoch(1.0, 10, 0.8), Epoch(3.0, 10, 0.9)]
     ratio = _ratios("mrpc", taken)[0]
     assert (ratio.value, ratio.target, ratio.verdict) == (0.5, 0.55, "pass")
-    assert ratio.detail.endswith("10 steps, 2 seeds")
+    assert ratio.detail.endswith("10 steps, seeds: 2")
     taken["adalora"] = [Epoch(8.0, 10, 0.7)]  # It trains with the first seed alone, so that alone is compared.
     taken["sora"] = [Epoch(4.0, 10, 0.7), Epoch(6.0, 10, 0.8)]
     by_pair = {(one.what, one.against): one for one in _ratios("mrpc", taken)}

@@ -111,7 +111,7 @@ def _ratios(task: str, taken: dict[str, list[Epoch]], part: str = "") -> list[Ra
     def over(name: str, other: str, section: str, what: str, target: float | None = None) -> Ratio:
         pairs = list(zip(taken[name], taken[other], strict=False))  # Of the seeds that both trained with.
         ours, theirs = (statistics.median(epoch.seconds for epoch in epochs) for epochs in zip(*pairs, strict=True))
-        told = f"{ours:.1f} against {theirs:.1f} s, {min(steps)} steps, {_counted(len(pairs), 'seed')}"
+        told = f"{ours:.1f} against {theirs:.1f} s, {min(steps)} steps, seeds: {len(pairs)}"
         return Ratio(section, what, other, ours / theirs, None if part else target, detail=told)
 
     found = [over(name, "HF lora", section, name, 0.55) for name in ("lora", "sora")]
@@ -130,10 +130,6 @@ def _not_worse(section: str, taken: Mapping[str, Sequence[Epoch]], name: str, ot
         target = -MARGIN if error < MARGIN else None
     value = statistics.mean(ours) - statistics.mean(theirs)
     return Ratio(section, f"score of {name}, difference", other, value, target, at_least=True, detail=told)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number > 1 else ''}"
 
 
 def _listed(scores: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, complet
 from peftbench.report.figures.style import PAGE, method_marks
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
+from peftbench.report.tables.costs import ratios
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,11 +58,11 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
         reference = _reference(panel)
         theirs = reference["of_seeds"]
         for row in panel:
-            ratios = [seconds / theirs[seed] for seed, seconds in row["of_seeds"].items() if seed in theirs]
+            paired = ratios(row["of_seeds"], theirs)
             row |= {
                 "reference": reference["setting"],
                 "is_reference": row is reference,
-                "ratio": statistics.mean(ratios) if ratios else None,
+                "ratio": statistics.mean(paired) if paired else None,
             }
     for row in rows:
         del row["of_seeds"]

@@ -23,9 +23,9 @@ def epoch_time_table(grid: Grid) -> Table:
         for machine in sorted(of_line, key=str):
             seconds = [_seconds(line, place, machine) for _, place in parts]
             theirs = [_seconds(reference, place, machine) if reference else {} for _, place in parts]
-            ratios = [_ratios(*pair) for pair in zip(seconds, theirs, strict=True)]
-            cells = [_told(*pair) for pair in zip(seconds, ratios, strict=True)]
-            overall = [ratio for of_part in ratios for ratio in of_part]
+            paired = [ratios(*pair) for pair in zip(seconds, theirs, strict=True)]
+            cells = [_told(*pair) for pair in zip(seconds, paired, strict=True)]
+            overall = [ratio for of_part in paired for ratio in of_part]
             label = f"{line.label} [{machine or 'unknown machine'}]" if len(machines) > 1 else line.label
             rows.append(row_of(label, *cells, spread(Summary(tuple(overall)), 2, count=True) if overall else "–"))
     name = reference.label if reference else "the reference"
@@ -99,7 +99,8 @@ def _seconds(line: Line, place: int, machine: str | None) -> dict[int, float]:
     return {run.seed: seconds for run in runs if (seconds := epoch_seconds(run))}
 
 
-def _ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """Ours over theirs, of the seeds that both have."""
     return [ours[seed] / theirs[seed] for seed in ours if seed in theirs]
 
 
