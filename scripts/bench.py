@@ -49,7 +49,7 @@ class Size:
 
 SIZES = {
     "small": Size(2, 1, ("mrpc",), 64, (0,), 1, 2),
-    "usual": Size(10, 2, ("mrpc", "cola"), 128, (0,), 1, 3),
+    "usual": Size(10, 2, ("mrpc", "cola"), 96, (0,), 1, 2),
     "long": Size(20, 10, tuple(epochs.TASKS), None, (0, 21, 42), 1, 100),
 }
 SECTIONS: dict[str, Section] = {
@@ -57,10 +57,7 @@ SECTIONS: dict[str, Section] = {
     "epochs": lambda size, source, done: epochs.measure(size.tasks, source, size.seeds, size.epochs, done, size.rows),
     "startup": lambda size, source, done: startup.measure(size.few, source, done),
     "latency": lambda size, source, done: latency.measure(size.few, done),
-    # A hundred texts are many batches: one round of them says as much as several of a few.
-    "writing": lambda size, source, done: writing.measure(
-        size.texts, 1 if size.texts >= writing.ENOUGH else size.few, source, done
-    ),
+    "writing": lambda size, source, done: writing.measure(size.texts, source, done),
     "memory": lambda size, source, done: memory.measure(size.few, done),
     "workers": lambda size, source, done: workers.measure(60, source, done),
     "growth": lambda size, source, done: growth.measure(size.few, done),

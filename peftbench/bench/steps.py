@@ -62,7 +62,7 @@ def _times(
 ) -> list[Ratio]:
     cases = {name: step(model, batch, False) for name, model in bounds.items()}
     cases |= {name: lambda m=model: m.step(batch, bf16) for name, model in models.items()}
-    seconds = in_turn(cases, repeats, warmup=min(2, repeats - 1), progress=progress)
+    seconds = in_turn(cases, repeats, warmup=1, progress=progress)
 
     def over(name: str, other: str, target: float | None) -> Ratio:
         told = f"{1e3 * seconds[name]:.0f} against {1e3 * seconds[other]:.0f} ms"

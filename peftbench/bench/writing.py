@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from peftbench.assembly import attach, make_accelerator
 from peftbench.backbones.loading import Backbone, load_backbone
 from peftbench.backbones.origin import locate
-from peftbench.bench.measure import Ratio, in_turn
+from peftbench.bench.measure import Ratio
 from peftbench.compose import compose_run
 from peftbench.config import RunConfig
 from peftbench.errors import ConfigurationError
@@ -31,26 +31,15 @@ ENOUGH = 100
 _SITES = r".*layers\.\d+\..*(q|k|v|o|gate|up|down)_proj"
 
 
-@dataclass
-class Writer:
-    """Something that writes, and how many tokens it has written in all."""
-
-    write: Callable[[], int]
-    tokens: list[int] = field(default_factory=list)
-
-    def __call__(self) -> None:
-        """Write once."""
-        self.tokens.append(self.write())
-
-
-def measure(rows: int, repeats: int, source: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[Ratio]:
+def measure(rows: int, source: Sequence[str], progress: Callable[[], None] = lambda: None) -> list[Ratio]:
     """Ratios of tokens per second on E2E's meaning representations with SmolLM2, in float32.
+
+    Each way writes all of them once, after a batch that does not count: where rates are judged that is many batches.
 
     Args:
         rows: meaning representations.
-        repeats: that count, after a batch that does not.
         source: overrides that say where the data are.
-        progress: called after every round.
+        progress: called after every way.
     """
     section = f"E2E, SmolLM2, beam {BEAMS}, {rows} texts of at most {NEW_TOKENS} tokens"
     try:
@@ -73,9 +62,11 @@ def measure(rows: int, repeats: int, source: Sequence[str], progress: Callable[[
         ways[name] = lambda some, m=model: _obvious(m, bare.tokenizer, some, size)
     for way in ways.values():
         way(texts[:size])
-    writers = {name: Writer(lambda w=way: w(texts)) for name, way in ways.items()}
-    seconds = in_turn(writers, repeats, warmup=0, progress=progress)
-    rate = {name: writer.tokens[-1] / seconds[name] for name, writer in writers.items()}
+    rate = {}
+    for name, way in ways.items():
+        began = time.perf_counter()
+        rate[name] = way(texts) / (time.perf_counter() - began)
+        progress()
 
     def over(name: str, other: str, target: float) -> Ratio:
         told = f"{rate[name]:.0f} against {rate[other]:.0f} tokens/s"
