@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from peftbench.report.cells import Grid
 from peftbench.report.labels import natural, task_name
@@ -63,7 +64,15 @@ def _selection(run: Run) -> str:
 
 def _length(run: Run) -> str:
     steps, epochs = run.settings.get("trainer.max_steps"), run.settings.get("trainer.epochs")
-    count, unit = (epochs, "epoch") if steps is None else (steps, "step")
+    length = _counted(epochs, "epoch") if steps is None else _counted(steps, "step")
+    sparser = len(run.record.get("stages") or ()) - 1  # Of Algorithm 1; the first stage is the dense one.
+    if sparser < 1:
+        return length
+    each = run.settings.get("sparsity.stage_epochs")
+    return f"{length} and {_counted(sparser, 'stage')} of {_counted(each, 'epoch')}"
+
+
+def _counted(count: Any, unit: str) -> str:
     return f"{count:,} {unit}{'s' * (count != 1)}" if isinstance(count, int) else f"{count} {unit}s"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from peftbench.errors import ConfigurationError
 from peftbench.report.cells import Grid, Line, ground
 from peftbench.report.labels import task_name
+from peftbench.report.layouts import Column
 from peftbench.report.statistics import MIN_SEEDS, Summary, Test, holm, paired_p
 from peftbench.strict import did_you_mean
 
@@ -27,6 +28,7 @@ class Comparison:
         p_holm: corrected over all comparisons of the report.
         refused: why there is no test, in words; empty: there is one.
         left_out: tasks of the table that the difference says nothing of, in words.
+        columns: whose scores it is of.
     """
 
     first: str
@@ -36,12 +38,14 @@ class Comparison:
     p_holm: float | None = None
     refused: str = ""
     left_out: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def compare(grid: Grid, test: Test, against: str | None = None) -> list[Comparison]:
     """Every two lines of a grid, or every line with those of one row; p is not corrected yet.
 
-    Of several columns of one task the first is compared, so that a run counts once.
+    Of several columns that one run fills the first is compared, so that a run counts once: of the whole test split
+    before one of its categories.
 
     Args:
         grid: the table.
@@ -86,29 +90,45 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
     shared: dict[str, int] = {}
     tasks: dict[str, bool] = {}
     alone: dict[str, str] = {}
-    for column, a, b in zip(grid.columns, first.cells, second.cells, strict=True):
+    columns: list[str] = []
+    cells = zip(grid.columns, first.cells, second.cells, strict=True)
+    for column, a, b in sorted(cells, key=lambda found: found[0].split not in (None, "test")):
+        task = _filled_by(column)
         if bool(a.tried) != bool(b.tried):
-            alone.setdefault(column.task, (first if a.tried else second).label)
-        if not a.tried or not b.tried or tasks.get(column.task):
+            alone.setdefault(task, (first if a.tried else second).label)
+        if not a.tried or not b.tried or tasks.get(task):
             continue
         if not a.values or not b.values:
-            shared.setdefault(column.task, 0)  # One that gives nothing on a task is not better for what it leaves out.
+            shared.setdefault(task, 0)  # One that gives nothing on a task is not better for what it leaves out.
             continue
-        tasks[column.task] = ground(a.runs) == ground(b.runs)
-        if tasks[column.task] and a.summary and b.summary:
+        tasks[task] = ground(a.runs) == ground(b.runs)
+        if tasks[task] and a.summary and b.summary:
             scale = (-1.0 if column.lower_is_better else 1.0) * grid.layout.scale_of(column)[0]
             seeds = sorted(set(a.values) & set(b.values))
-            shared[column.task] = len(seeds)
+            shared[task] = len(seeds)
+            columns.append(column.title)
             differences += [scale * (a.values[seed] - b.values[seed]) for seed in seeds]
     if tasks and not any(tasks.values()):
         return None
-    summary = Summary(tuple(differences)) if differences else None
-    left_out = [f"{task_name(t)}, whose models, weights or rows differ" for t, common in tasks.items() if not common]
     alone = {task: label for task, label in alone.items() if task not in tasks and task not in shared}
-    told = (*left_out, *(f"{task_name(task)}, run with {label} alone" for task, label in alone.items()))
+    left_out = [f"{task}, whose models, weights or rows differ" for task, common in tasks.items() if not common]
+    left_out += [f"{task}, run with {label} alone" for task, label in alone.items()]
     fewest = min(shared, key=lambda task: shared[task], default="")
+    refused = ""
     if shared.get(fewest, 0) < MIN_SEEDS:
-        where = f" on {task_name(fewest)}" if len(shared) > 1 else ""
+        where = f" on {fewest}" if len(shared) > 1 else ""
         refused = f"too few seeds: n={shared.get(fewest, 0)}{where}, {MIN_SEEDS} needed"
-        return Comparison(first.label, second.label, summary, refused=refused, left_out=told)
-    return Comparison(first.label, second.label, summary, paired_p(differences, test), left_out=told)
+    return Comparison(
+        first.label,
+        second.label,
+        Summary(tuple(differences)) if differences else None,
+        None if refused else paired_p(differences, test),
+        refused=refused,
+        left_out=tuple(left_out),
+        columns=tuple(columns),
+    )
+
+
+def _filled_by(column: Column) -> str:
+    """The runs that fill a column, in words: a task's, or those of it that its header names."""
+    return column.title if column.where else task_name(column.task)

@@ -131,12 +131,16 @@ def _fitted(layout: Layout, experiment: str, runs: Sequence[Run]) -> Layout:
     if not experiment.endswith(SMALL):
         return whole
     models = {None, *(run.model for run in runs)}
+    columns = tuple(column for column in whole.columns if any(column.takes(run) for run in runs))
+    missing = ", ".join(column.title for column in whole.columns if column not in columns)
     return replace(
         whole,
         title=f"{layout.title}, in small",
         rows=tuple(row for row in whole.rows if row.model in models),
-        columns=tuple(column for column in whole.columns if any(column.takes(run) for run in runs)),
+        columns=columns,
+        average=whole.average if len({column.task for column in columns}) > 1 else "none",
         average_published=None,
+        notes=(*whole.notes, *([f"Columns of the paper's without runs here: {missing}."] if missing else [])),
     )
 
 

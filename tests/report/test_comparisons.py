@@ -142,3 +142,34 @@ def test_what_the_difference_says_nothing_of_is_told(write_run, outputs):
         "Not compared on CoLA, whose models, weights or rows differ",
         "Not compared on WNLI, run with SoRA alone",
     }
+
+
+def test_of_several_columns_of_one_run_the_whole_test_split_is_compared(write_run, outputs):
+    """WebNLG's categories come first in the paper's table, and say less than all of it."""
+    of_sora = {"test_seen": {"bleu": 0.61}, "test_unseen": {"bleu": 0.10}, "test": {"bleu": 0.30}}
+    of_lora = {"test_seen": {"bleu": 0.60}, "test_unseen": {"bleu": 0.50}, "test": {"bleu": 0.55}}
+    for scores in (of_sora, of_lora):
+        scores["validation"] = {"bleu": 0.5}
+    for seed in range(3):
+        write_run(method="sora", task="webnlg", seed=seed, scores=of_sora, experiment="prefix_webnlg")
+        write_run(method="lora", task="webnlg", seed=seed, scores=of_lora, experiment="prefix_webnlg")
+    found = find([outputs])
+    contents = make(found, found.runs, against="sora")
+    (one,) = compare(contents.grids[0], "permutation", against="sora")
+    assert (one.difference.mean, one.columns) == (pytest.approx(-25.0), ("BLEU A",))
+    assert "Columns compared, one of each run: BLEU A." in contents.comparisons[0].notes
+
+
+def test_runs_that_a_column_tells_apart_are_all_compared(write_run, outputs):
+    """MNLI's two scores of SoRA's table are of two runs each, which selected on their own split."""
+    for method, matched, mismatched in (("sora", 0.8, 0.6), ("lora", 0.7, 0.7)):
+        for seed in range(3):
+            about = {"method": method, "task": "mnli", "seed": seed, "experiment": "sora_table1", "model": "minilm"}
+            for split, score, chosen in (("matched", matched, None), ("mismatched", mismatched, "mismatched")):
+                scores = {f"test_{split}": {"accuracy": score}, "validation": {"accuracy": score}}
+                selection = {"task": {"selection_split": chosen and f"validation_{chosen}"}}
+                write_run(**about, scores=scores, config=selection)
+    found = find([outputs])
+    (one,) = compare(make(found, found.runs).grids[0], "permutation", against="sora")
+    assert one.columns == ("MNLI-m", "MNLI-mm")
+    assert sorted(one.difference.values) == pytest.approx([-10.0] * 3 + [10.0] * 3)

@@ -11,7 +11,7 @@ from peftbench.report.records import find
 from peftbench.report.tables.costs import epoch_time_table, ranks_table
 from peftbench.report.tables.model import Shown, Table, short_count
 from peftbench.report.tables.scores import score_table, statistics_table
-from peftbench.report.tables.writing import fragment, latex, markdown
+from peftbench.report.tables.writing import fragment, latex, markdown, show_tables
 
 
 @pytest.fixture
@@ -240,3 +240,34 @@ def test_markdown_rows_have_as_many_cells_as_the_header():
 )
 def test_parameters_as_papers_print_them(number, shown):
     assert short_count(number) == shown
+
+
+def test_the_caption_tells_of_algorithm_1s_stages(write_run, table):
+    stage = {"steps": 10, "parameters": {"effective": 8}, "ranks": {}, "metrics": {"validation": {"accuracy": 0.9}},
+             "generalization": 100.0, "memorization": 100.0}  # fmt: skip
+    stages = [{"name": name, **stage} for name in ("dense", "lambda=1", "lambda=2", "lambda=3")]
+    write_run(method="sora", stages=stages, config={"sparsity": {"schedule": "stages", "stage_epochs": 1}})
+    assert "Trained for: 3 epochs and 3 stages of 1 epoch." in table().caption
+
+
+def test_every_experiment_on_the_terminal_has_its_whole_caption(write_run, contents, capsys):
+    three_seeds(write_run, "lora", (0.8, 0.8, 0.8), experiment="one")
+    three_seeds(write_run, "lora", (0.8, 0.8, 0.8), experiment="two", config={"trainer": {"epochs": 4}})
+    found = contents()
+    show_tables([*found.tables, statistics_table(found.grids[1])])
+    said = capsys.readouterr().out
+    assert said.count("Split protocol: glue_dev.") == said.count("Seeds: 0, 1, 2.") == 2
+    assert said.count("Trained for: 3 epochs.") == said.count("Trained for: 4 epochs.") == 1
+
+
+def test_a_twin_that_is_not_whole_says_what_is_missing(write_run, table):
+    def sora(task, metric):
+        three_seeds(write_run, "sora", (0.8, 0.7, 0.9), task=task, split="test", metric=metric,
+                    experiment="sora_table1_small")  # fmt: skip
+
+    sora("cola", "matthews_correlation")
+    missing = "SST-2, MRPC, QNLI, STS-B, RTE, MNLI-m, MNLI-mm, QQP acc, QQP F1"
+    assert f"Columns of the paper's without runs here: {missing}." in table().notes
+    assert "average" not in table().headers
+    sora("mrpc", "accuracy")
+    assert "average" in table().headers

@@ -30,6 +30,8 @@ def comparison_table(grid: Grid, comparisons: Sequence[Comparison], test: Test) 
         f"p: two-sided, {_TESTS[test]}; Holm: corrected over all comparisons of this report.",
         "The smallest p that n pairs can give is 2/2ⁿ: 0.25 of three, 0.0625 of five. It speaks of these tasks alone.",
     )
+    compared = dict.fromkeys(title for found in comparisons for title in found.columns)
+    notes += (f"Columns compared, one of each run: {', '.join(compared)}.",) if compared else ()
     left_out: dict[str, list[str]] = {}
     for found in comparisons:
         for what in found.left_out:

@@ -26,11 +26,11 @@ _LATEX = {
 
 
 def show_tables(tables: Sequence[Table]) -> None:
-    """Print tables to standard output, aligned; of captions what no table before has said."""
+    """Print tables to standard output, aligned; of a caption what the table before has not said."""
     out = Console(highlight=False, soft_wrap=True)
     if not out.is_terminal:
         out = Console(highlight=False, soft_wrap=True, width=_WIDE)
-    said: set[str] = set()
+    said: tuple[str, ...] = ()
     for table in tables:
         grid = Grid(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD)
         for i, header in enumerate(table.headers):
@@ -38,10 +38,12 @@ def show_tables(tables: Sequence[Table]) -> None:
         for row in table.rows:
             grid.add_row(*(Text(cell.text, style="bold" if cell.bold else "") for cell in row))
         out.print(grid)
-        for sentence in (*table.caption, *table.notes):
-            if sentence not in said:
-                out.print(Text(f"  {sentence}"))
-        said.update(table.caption)
+        # Another experiment's caption is told in full, even where it says the same of most things.
+        both = min(len(said), len(table.caption))
+        known = both if table.caption[:both] == said[:both] else 0
+        for sentence in (*table.caption[known:], *table.notes):
+            out.print(Text(f"  {sentence}"))
+        said = table.caption
         out.print()
 
 
