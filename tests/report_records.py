@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+SIX_SITES = ["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
 METHODS: dict[str, dict[str, Any]] = {
     "full": {},
     "bitfit": {"biases": ["query", "ffn_in"]},
@@ -19,7 +20,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "pfeiffer": {"size": 64},
     "lora": {"rank": 8, "alpha": 16.0, "dropout": 0.0},
     "adalora": {"rank": 12, "target_rank": 8, "alpha": 16.0},
-    "sora": {"rank": 8, "alpha": 16.0, "gate_l1": 0.0},
+    "sora": {"rank": 8, "alpha": 16.0, "gate_l1": 0.0, "sites": SIX_SITES},
     "prefix_tuning": {"length": 10},
     "prompt_tuning": {"length": 20, "init": "vocabulary"},
     "unipelt": {"length": 10},

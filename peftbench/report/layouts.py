@@ -25,6 +25,7 @@ LOWER_IS_BETTER = frozenset({"ter", "perplexity", "loss"})
 
 T = TypeVar("T")
 TableKind = Literal["scores", "epoch_time", "ranks"]
+Statistic = Literal["mean", "median", "unknown"]
 Figure = Literal[
     "pareto", "stages", "ranks", "curves", "epoch_time", "bitfit_changes", "prompt_length", "prompt_initialisation",
     "unipelt_gates",
@@ -42,6 +43,7 @@ class Row:
         where: settings that its runs have, by key: `{method.rank: 8}`; a list: any of its values.
         published: columns of `published.csv` that pick this row's published numbers.
         unlike: how the paper's run differs from ours, by column's header or `all`; no verdict there.
+        published_statistic: what the published numbers are of their seeds; null: the layout's.
     """
 
     label: str
@@ -50,6 +52,7 @@ class Row:
     where: dict[str, Any] | None = None
     published: dict[str, Any] | None = None
     unlike: dict[str, Any] | None = None
+    published_statistic: Statistic | None = None
 
     def takes(self, run: Run) -> bool:
         """Whether a run belongs in this row."""
@@ -115,6 +118,7 @@ class Layout:
         model: the paper's backbone, by our name; null: each row names its own, or there is none here.
         protocol: the paper's splits, by our name where we have them.
         max_steps: the paper's optimizer steps, where it counts those; null: it trains by epochs.
+        published_statistic: what the paper's numbers are of their seeds; no verdict but on a `mean`.
         average: `glue`: mean of the tasks, of two columns of one task their mean first; `mean`: of the columns.
         average_published: columns of `published.csv` that pick the published averages.
         source: columns of `published.csv` that hold for the whole table.
@@ -135,6 +139,7 @@ class Layout:
     model: str | None = None
     protocol: str | None = None
     max_steps: int | None = None
+    published_statistic: Statistic = "mean"
     average: Literal["glue", "mean", "none"] = "none"
     average_published: dict[str, Any] | None = None
     source: dict[str, Any] | None = None
@@ -151,6 +156,10 @@ class Layout:
             return None
         last = self.average_published if column is None else column.published
         return None if last is None else {**(self.source or {}), **last, **row.published}
+
+    def statistic_of(self, row: Row) -> Statistic:
+        """What a row's published numbers are of their seeds."""
+        return row.published_statistic or self.published_statistic
 
     def scale_of(self, column: Column | None) -> tuple[float, int]:
         """What a column's scores are multiplied by, and the digits after the point; None: the average's."""

@@ -14,6 +14,11 @@ from peftbench.report.statistics import MIN_SEEDS, Summary
 
 _OWN_WEIGHTS = ("hub", "wheel")
 """Sources of the weights that a model's name stands for; what lies in a folder can be anything."""
+_STATISTICS = {
+    "median": "the paper's number is a median of seeds",
+    "unknown": "the paper quotes the number, and what it is of its seeds is not known",
+}
+"""Why a published number that is not known to be a mean is not held against the interval of one."""
 _QUANTIZATION = ("model.quantization", "model.double_quant")
 
 
@@ -116,6 +121,7 @@ def _differing(
         *(f"split of {column.title}" for column in columns if column.title in grid.moved),
         *_unlike(line.row, columns),
         *dict.fromkeys(published.note for published in numbers if "not comparable" in published.note),
+        _STATISTICS.get(layout.statistic_of(line.row), ""),
     ]
     told = [difference for difference in differences if difference]
     return f"not comparable: {'; '.join(told)}" if told else ""

@@ -29,6 +29,8 @@ def verdicts(outputs):
 SIX_SITES = {"rank": 8, "sites": ["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]}
 TWO_SITES = {"rank": 8, "sites": ["query", "value"]}
 ALL_BIASES = {"biases": "all", "control": None}
+MEDIAN = "the paper's number is a median of seeds"
+QUOTED = "the paper quotes the number, and what it is of its seeds is not known"
 
 
 def run(write_run, scores, **about):
@@ -121,7 +123,7 @@ def test_what_differs_gets_no_verdict(write_run, verdicts, about, verdict):
 
 def test_another_split_is_not_comparable(write_run, verdicts):
     for seed in range(3):
-        about = {"settings": SIX_SITES, "experiment": "sora_table1", "protocol": "sora"}
+        about = {"method": "full", "settings": {}, "experiment": "sora_table1", "protocol": "sora"}
         write_run(task="rte", model="deberta_v3_base", seed=seed, **about)
     assert only(verdicts).verdict == "not comparable: split of RTE"
 
@@ -131,9 +133,79 @@ def test_a_setting_that_the_paper_has_not_has_no_published_number(write_run, ver
     assert verdicts() == {}
 
 
+@pytest.mark.parametrize(
+    ("about", "budget"),
+    [
+        ({"method": "adalora"}, {"rank": 12, "target_rank": 8, "sites": SIX_SITES["sites"]}),
+        ({"method": "adalora"}, {"rank": 4, "target_rank": 2, "sites": SIX_SITES["sites"]}),
+        (
+            {"method": "adalora", "experiment": "sora_table1"},
+            {"rank": 12, "target_rank": 8, "sites": SIX_SITES["sites"]},
+        ),
+        ({"method": "sora", "experiment": "sora_table2"}, {**SIX_SITES, "rank": 4}),
+        (
+            {"method": "prompt_tuning", "experiment": "prompt_size", "model": "t5_lm_adapt_xxl", "task": "boolq"},
+            {"length": 100, "init": "labels"},
+        ),
+    ],
+)
+def test_a_published_number_is_of_the_whole_budget(write_run, verdicts, about, budget):
+    run(write_run, (PUBLISHED,), **about, settings=budget)
+    assert only(verdicts)
+    others = {"rank": 16, "sites": ["query", "value"], "length": 20, "init": "random"}
+    for key in budget.keys() & others.keys():
+        run(write_run, (PUBLISHED,), **about, settings={**budget, key: others[key]})
+        assert only(verdicts), "the run beside it has another budget, and a row of its own"
+
+
 def test_what_the_paper_did_otherwise_is_told(write_run, verdicts):
     run(write_run, (0.866, 0.866, 0.866), experiment="lora_glue", model="roberta_base", settings=TWO_SITES)
-    assert only(verdicts).verdict == "not comparable: the paper starts from its MNLI checkpoint"
+    assert only(verdicts).verdict == f"not comparable: the paper starts from its MNLI checkpoint; {MEDIAN}"
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        (
+            {"method": "bitfit", "experiment": "bitfit_glue", "model": "bert_large_cased", "task": "qnli"},
+            "the paper trains BERT's pooler in its bias alone",
+        ),
+        ({"protocol": "sora", "experiment": "sora_table1"}, "whose code leaves the head at its random start"),
+        (
+            {"protocol": "sora", "experiment": "sora_table2", "method": "sora"},
+            "whose code leaves the head at its random start",
+        ),
+        ({"protocol": "sora", "experiment": "sora_table1", "method": "adalora"}, "whose code has no AdaLoRA"),
+    ],
+)
+def test_what_the_paper_trains_otherwise_is_told(write_run, verdicts, about, reason):
+    budgets = {"bitfit": ALL_BIASES, "adalora": {**SIX_SITES, "rank": 12}, "sora": {**SIX_SITES, "rank": 4}}
+    settings = budgets.get(about.get("method", ""), SIX_SITES)
+    splits = {split: {"accuracy": 0.914} for split in ("validation", "test")}
+    run(write_run, (splits, splits, splits), **about, settings=settings)
+    found = only(verdicts).verdict
+    assert found.startswith("not comparable: ")
+    assert found.endswith((reason, f"{reason}: whether its head was trained there is not known"))
+
+
+def test_a_median_is_no_mean(write_run, verdicts):
+    about = {"experiment": "mam", "model": "roberta_base", "task": "sst2"}
+    run(write_run, (0.942, 0.942, 0.942), **about, settings={**TWO_SITES, "rank": 16})
+    run(write_run, (0.946, 0.946, 0.946), **about, settings={}, method="full")
+    told = {row: one.verdict for (row, _), one in verdicts().items()}
+    assert told == {"LoRA": f"not comparable: {MEDIAN}", "Full FT": f"not comparable: {QUOTED}"}
+
+
+def test_roberta_large_starts_where_the_papers_marked_rows_start(write_run, verdicts):
+    run(write_run, (0.85, 0.86, 0.87), experiment="lora_glue", model="roberta_large", settings=TWO_SITES)
+    found = only(verdicts)
+    assert (found.published.value, found.verdict) == (85.2, f"not comparable: {MEDIAN}")
+
+
+def test_a_quoted_spearman_is_no_pearson(write_run, verdicts):
+    about = {"experiment": "lora_glue", "model": "roberta_base", "task": "stsb", "method": "bitfit"}
+    run(write_run, (0.908, 0.908, 0.908), **about, settings=ALL_BIASES)
+    assert only(verdicts).verdict == f"not comparable: the number is a Spearman correlation in BitFit; {QUOTED}"
 
 
 def test_a_published_number_that_is_another_metric_is_told(write_run, verdicts):
@@ -156,13 +228,14 @@ def test_an_average_has_no_verdict_where_a_cell_of_it_has_none(write_run, verdic
             write_run(task=task, scores=score + seed / 100, **about)
     found = {column: one.verdict for (_, column), one in verdicts().items()}
     assert found["MRPC"].startswith("not comparable: value equals the F1")
-    assert found["average"] == found["MRPC"]
+    reasons = {column: set(verdict.removeprefix("not comparable: ").split("; ")) for column, verdict in found.items()}
+    assert reasons["average"] == reasons["MRPC"] | reasons["STS-B"]
 
 
 def test_secondary_sources_stay_marked(write_run, verdicts):
     for seed in range(3):
         write_run(task="rte", model="deberta_v3_base", experiment="sora_table1", protocol="sora", seed=seed,
-                  settings=SIX_SITES,
-                  scores={"validation": {"accuracy": 0.85}, "test": {"accuracy": 0.85 + seed / 500}})  # fmt: skip
+                  method="full",
+                  scores={"validation": {"accuracy": 0.82}, "test": {"accuracy": 0.823 + seed / 500}})  # fmt: skip
     found = only(verdicts)
     assert (found.verdict, found.published.secondary) == ("reproduced", True)
