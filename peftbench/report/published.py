@@ -25,7 +25,6 @@ class Published:
         source: where it was read.
         secondary: whether that is someone else's copy.
         note: what is to be known of it, or the empty string.
-        params: the paper's count of parameters.
     """
 
     value: float
@@ -33,7 +32,6 @@ class Published:
     source: str
     secondary: bool
     note: str
-    params: str
 
 
 def find_published(picked: Mapping[str, str]) -> Published | None:
@@ -52,9 +50,7 @@ def find_published(picked: Mapping[str, str]) -> Published | None:
         return None
     row = rows[0]
     std = float(row["std"]) if row["std"] else None
-    return Published(
-        float(row["value"]), std, row["source"], row["confidence"] == "secondary", row["note"], row["params"]
-    )
+    return Published(float(row["value"]), std, row["source"], row["confidence"] == "secondary", row["note"])
 
 
 @cache

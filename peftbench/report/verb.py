@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from peftbench.errors import ConfigurationError
-from peftbench.report.contents import make
+from peftbench.report.contents import Contents, make
 from peftbench.report.layouts import Figure
 from peftbench.report.output import FORMATS, show, write
 from peftbench.report.records import Found, Run, find
@@ -45,8 +45,7 @@ def report(words: Sequence[str]) -> int:
         found, runs, options.get("layout"), _values(options.get("metric", "")), test, options.get("against")
     )
     if to:
-        shown = replace(found, runs=[run for run in contents.runs if not contents.budgets.is_trial(run)])
-        write(contents, shown, Path(to), formats, figures)
+        write(contents, replace(found, runs=_results(contents)), Path(to), formats, figures)
     else:
         show(contents, formats[0])
     return 0
@@ -83,6 +82,12 @@ def _wanted(found: Found, options: dict[str, str]) -> list[Run]:
         told = " ".join(f"{key}={value}" for key, value in options.items() if key in _FILTERS)
         raise ConfigurationError(f"report: of {len(found.runs)} runs none is {told}")
     return runs
+
+
+def _results(contents: Contents) -> list[Run]:
+    """The page's runs: all but trials, each by what its table shows of it; one that is in no table as it is."""
+    shown = {run.file: run for grid in contents.grids for run in grid.shown()}
+    return [shown.get(run.file, run) for run in contents.runs if not contents.budgets.is_trial(run)]
 
 
 def _values(text: str) -> list[str]:

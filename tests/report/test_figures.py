@@ -24,6 +24,7 @@ from peftbench.report.figures.prompts import prepare as prepare_prompts
 from peftbench.report.figures.sites import parse, thirds
 from peftbench.report.figures.style import PALETTE, series
 from peftbench.report.records import find
+from peftbench.report.tables.costs import epoch_time_table
 
 Text = pytest.importorskip("matplotlib.text").Text
 FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
@@ -300,15 +301,45 @@ def test_a_history_line_cut_short_is_passed_over_and_live_ranks_are_counted(writ
     assert (row["quantity"], row["step"], row["value_mean"]) == ("zero ranks", 5, 3)
 
 
-def test_epoch_time_is_the_median_of_all_epochs_and_its_ratio_is_of_equal_seeds(write_run, runs):
+def test_epoch_time_is_the_mean_of_runs_medians_and_its_ratio_is_of_equal_seeds(write_run, runs):
     write_run(method="adalora", epoch_s=(10, 20, 30))
     write_run(method="sora", seed=0, epoch_s=(5, 100))
     write_run(method="sora", seed=1, epoch_s=(6,))
     write_run(method="full", epoch_s=(50,))
     write_run(method="bitfit", epoch_s=())
-    found = {row["method"]: (row["median_s"], row["ratio"], row["is_reference"]) for row in prepare_times(runs())}
+    rows = {row["method"]: row for row in prepare_times(runs())}
+    found = {method: (row["mean_s"], row["ratio"], row["is_reference"]) for method, row in rows.items()}
     # SoRA's seed 0 has a median of 52.5; its seed 1 has no AdaLoRA to stand beside.
-    assert found == {"adalora": (20, 1.0, True), "sora": (6, 2.625, False), "full": (50, 2.5, False)}
+    assert found == {"adalora": (20, 1.0, True), "sora": (29.25, 2.625, False), "full": (50, 2.5, False)}
+    assert (rows["sora"]["least_s"], rows["sora"]["most_s"]) == (6, 52.5)
+
+
+def test_epoch_times_in_the_figure_are_the_tables(write_run, runs, outputs):
+    for seed, (slow, fast) in enumerate(((65.9, 68.9), (117.3, 91.4), (91.0, 85.5))):
+        for method, seconds in (("adalora", slow), ("sora", fast)):
+            epochs = (seconds, seconds + 1, seconds + 40)
+            write_run(method=method, task="rte", experiment="sora_table4", seed=seed, epoch_s=epochs)
+    found = find([outputs])
+    (grid,) = make(found, found.runs).grids
+    cells = {row[0].text: row[1].text for row in epoch_time_table(grid).rows}
+    for row in prepare_times(grid.shown()):
+        told = f"{row['mean_s']:.1f} ± {row['std_s']:.1f} ({row['ratio']:.2f})"
+        assert cells[row["setting"]] == told
+    assert "(0.92×)" in words(grid.shown(), "epoch_time")
+
+
+def test_epoch_times_spread_is_drawn_and_words_stand_beside_it(write_run, runs):
+    for seed, (slow, fast) in enumerate(((60, 60), (120, 100))):
+        write_run(method="adalora", seed=seed, epoch_s=(slow,))
+        write_run(method="sora", seed=seed, epoch_s=(fast,))
+    write_run(method="full", epoch_s=(50,))
+    with style.applied():
+        (ax,) = FIGURES["epoch_time"].paint(prepare_times(runs())).axes
+    assert [bar.get_width() for bar in ax.patches] == [50, 80, 90]
+    whiskers = [[x for x, _ in collection.get_segments()[0]] for collection in ax.collections]
+    assert whiskers == [[60, 100], [60, 120]], "none of a single seed"
+    assert [text.get_position()[0] for text in ax.texts] == [50, 100, 120]
+    assert "whiskers from the fastest run to the slowest" in words(runs(), "epoch_time")
 
 
 def test_epoch_times_of_two_machines_have_each_their_reference(write_run, runs):
@@ -323,6 +354,23 @@ def test_epoch_times_of_two_machines_have_each_their_reference(write_run, runs):
     told = words(runs(), "epoch_time")
     assert "Machines are NOT comparable with each other" in told
     assert "machine 2" in told
+
+
+def test_curves_have_their_methods_marks_unless_a_method_has_several_settings(write_run, runs):
+    history = [{"kind": "step", "stage": 0, "step": step, "loss": 1.0} for step in (5, 10)]
+    for method in ("sora", "full"):
+        write_run(method=method, history=history)
+    own = style.method_marks(["sora", "full"])
+    assert curves_drawn(runs()) == {(own[name].colour, own[name].line) for name in own}
+    write_run(method="sora", settings={"rank": 4}, history=history)
+    assert curves_drawn(runs()) == {(series(index).colour, series(index).line) for index in range(3)}
+
+
+def curves_drawn(runs):
+    """Colour and stroke of each curve of a figure's first panel."""
+    with style.applied():
+        ax, *_ = FIGURES["curves"].paint(prepare_curves(runs)).axes
+    return {(line.get_color(), line.get_linestyle()) for line in ax.lines}
 
 
 def test_prompt_lines_are_of_at_least_two_lengths(write_run, runs):
@@ -562,6 +610,10 @@ def lab(colour: str, seen_by=None):
 def test_colours_are_far_apart_and_off_the_paper(eyes):
     for one, other in itertools.combinations([*PALETTE, "#FFFFFF"], 2):
         assert np.linalg.norm(lab(one, eyes) - lab(other, eyes)) > 14, (one, other)
+
+
+def test_macro_f1_is_written_as_papers_do():
+    assert style.metric_axis("macro_f1") == ("macro F1 × 100", 100)
 
 
 def test_no_two_series_look_alike():

@@ -94,6 +94,15 @@ def test_perplexity_is_not_times_a_hundred(record, page):
     assert (rows[0]["metric"], rows[0]["score"]) == ("perplexity", 5.02)
 
 
+def test_a_row_shows_what_the_table_shows_and_keeps_what_selected(record, page):
+    scores = {"validation": {"f1": 0.9, "accuracy": 0.8}, "test": {"f1": 0.7, "accuracy": 0.6}}
+    write_page(Found([Run(page, record(scores=scores, metric="f1"), ("accuracy", "test"))], [], []), page, "One")
+    (row,) = Elements(page).data()["rows"]
+    assert (row["metric"], row["split"], row["score"]) == ("accuracy × 100", "test", 60)
+    selection = dict(dict(row["details"])["Selection"])
+    assert (selection["metric"], selection["split"], selection["value"]) == ("f1", "validation", "0.9")
+
+
 def test_a_failed_run_has_its_error_and_no_score(record, page):
     (row,) = written([record(status="out_of_memory")], page).data()["rows"]
     assert (row["status"], row["score"], row["metric"], row["after"]) == ("out_of_memory", None, "", None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -8,7 +9,7 @@ import pytest
 
 from peftbench.report.contents import make
 from peftbench.report.records import find
-from peftbench.report.tables.costs import epoch_time_table, ranks_table
+from peftbench.report.tables.costs import epoch_time_table, mean_ratio, ranks_table, ratios
 from peftbench.report.tables.model import Shown, Table, short_count
 from peftbench.report.tables.scores import score_table, statistics_table
 from peftbench.report.tables.writing import fragment, latex, markdown, show_tables
@@ -141,7 +142,19 @@ def test_epoch_times_and_their_ratio(write_run, contents):
             write_run(method=method, task="rte", experiment="sora_table4", seed=seed, epoch_s=(seconds,) * 3)
     found = texts(epoch_time_table(contents().grids[0]))
     assert found["SoRA"] == ["9.5 ± 4.8 (0.70)", "0.70 ± 0.05 (3)"]
-    assert found["AdaLoRA"][-1] == "1.00 ± 0.00 (3)"
+    assert found["AdaLoRA"][-1] == "1.00"
+
+
+def test_the_mean_ratio_does_not_depend_on_its_direction():
+    ours, theirs = {0: 1.0, 1: 8.0, 2: 5.0}, {0: 2.0, 1: 2.0}
+    assert mean_ratio(ratios(ours, theirs)) == pytest.approx(math.sqrt(0.5 * 4))
+    assert mean_ratio(ratios(theirs, ours)) == pytest.approx(1 / math.sqrt(0.5 * 4))
+
+
+def test_an_epoch_that_took_no_time_has_no_ratio(write_run, contents):
+    for method, seconds in (("sora", 0.0), ("adalora", 4.0)):
+        write_run(method=method, task="rte", experiment="sora_table4", epoch_s=(seconds,))
+    assert texts(epoch_time_table(contents().grids[0])) == {"AdaLoRA": ["4.0 (1.00)", "1.00"], "SoRA": ["–", "–"]}
 
 
 def test_epoch_times_of_two_machines_are_in_no_mean(write_run, contents):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 import time
@@ -38,6 +40,17 @@ def test_a_folder_gets_every_format(runs, tmp_path, capsys):
     assert "91.00 ± 1.00" in (folder / "report.html").read_text(encoding="utf-8")
     told = capsys.readouterr().out.split()
     assert {str(folder / name) for name in files} <= set(told)
+
+
+def test_the_page_shows_the_scores_of_the_tables(write_run, outputs, tmp_path):
+    scores = {"validation": {"f1": 0.9, "accuracy": 0.8}, "test": {"f1": 0.7, "accuracy": 0.6}}
+    for task, metric in (("mrpc", "f1"), ("boolq", "accuracy")):
+        write_run(task=task, metric=metric, scores=scores)
+    assert exit_status(["report", str(outputs), f"to={tmp_path}", "layout=sora_table1", "format=page"]) == 0
+    data = re.search(r'id="page-data">(.*?)</script>', (tmp_path / "report.html").read_text(encoding="utf-8"))
+    shown = {row["task"]: (row["metric"], row["split"], row["score"]) for row in json.loads(data[1])["rows"]}
+    # BoolQ is in no column of that table.
+    assert shown == {"mrpc": ("accuracy × 100", "test", 60), "boolq": ("accuracy × 100", "validation", 80)}
 
 
 def test_only_the_formats_asked_for(runs, tmp_path):

@@ -28,7 +28,6 @@ class Kind:
 
     Attributes:
         name: the user's word for it, and the files' stem.
-        shows: what it shows, a line.
         needs: what runs must have; told where they have not.
         rows: its data, a row per mark in the picture; none: there is nothing to draw. The CSV holds them as they are.
         paint: a picture of some panels' rows, inside `style.applied`.
@@ -39,7 +38,6 @@ class Kind:
     """
 
     name: str
-    shows: str
     needs: str
     rows: Callable[[Sequence[Run]], list[Row]]
     paint: Callable[[list[Row]], Figure]

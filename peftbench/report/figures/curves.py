@@ -20,7 +20,7 @@ from peftbench.report.figures.base import (
     selecting,
 )
 from peftbench.report.figures.files import history, numbers
-from peftbench.report.figures.style import metric_axis, series
+from peftbench.report.figures.style import Marks, method_marks, metric_axis, series
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
 
@@ -72,8 +72,7 @@ def paint(rows: list[Row]) -> Figure:
     """A row of panels per task and backbone: loss, score and, where there are any, zero ranks."""
     groups = list(grouped(rows, PANEL).values())
     quantities = [q for q in (LOSS, SCORE, ZERO) if any(row["quantity"] == q for row in rows)]
-    settings = list(dict.fromkeys(row["setting"] for row in rows))
-    looks = {setting: series(index) for index, setting in enumerate(settings)}
+    looks = _looks(rows)
     count = len(groups) * len(quantities)
     figure, axes = canvas.panels(count, across=len(quantities), height=1.9)
     for place, ax in enumerate(axes):
@@ -89,11 +88,20 @@ def paint(rows: list[Row]) -> Figure:
     return canvas.finish(figure, rows, handles, canvas.seeds_note(rows, "mean and standard deviation"))
 
 
+def _looks(rows: list[Row]) -> dict[str, Marks]:
+    """Marks of every setting: its method's, but where a method has several settings, which must be told apart."""
+    methods = {row["setting"]: row["method"] for row in rows}
+    if len(set(methods.values())) < len(methods):
+        return {setting: series(index) for index, setting in enumerate(methods)}
+    marks = method_marks(list(methods.values()))
+    return {setting: marks[method] for setting, method in methods.items()}
+
+
 def _label(quantity: str, metric: str) -> str:
     return metric_axis(metric)[0] if quantity == SCORE else quantity
 
 
-def _panel(ax: Axes, rows: list[Row], looks) -> None:
+def _panel(ax: Axes, rows: list[Row], looks: dict[str, Marks]) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     for curve in grouped(rows, ("setting_id",)).values():
@@ -115,7 +123,6 @@ def _panel(ax: Axes, rows: list[Row], looks) -> None:
 
 CURVES = Kind(
     name="curves",
-    shows="training loss, score and zero ranks against steps",
     needs="completed runs with their history.jsonl",
     rows=prepare,
     paint=paint,

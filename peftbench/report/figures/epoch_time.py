@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,8 @@ from peftbench.report.figures.base import ORIGIN, Kind, Row, by_setting, complet
 from peftbench.report.figures.style import PAGE, method_marks
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
-from peftbench.report.tables.costs import ratios
+from peftbench.report.statistics import Summary
+from peftbench.report.tables.costs import epoch_seconds, mean_ratio, ratios
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,20 +25,20 @@ PANEL = (*ORIGIN, "machine")
 
 
 def prepare(runs: Sequence[Run]) -> list[Row]:
-    """A row per setting and machine: seconds of all whole epochs of its seeds, and their ratio to the reference's.
+    """A row per setting and machine: seconds of its seeds' median epochs, and their ratio to the reference's.
 
-    The ratio is the mean over seeds that both have, of a run's median epoch, as in the table of epoch times; without
-    such a seed there is none.
+    Mean and ratio are those of the table of epoch times; without a seed that both have there is no ratio.
     """
     labels = label_settings(runs)
     places: dict[str, list[Run]] = {}
     for run in completed(runs):
-        if run.record["timing"].get("epoch_s"):
+        if epoch_seconds(run) is not None:
             places.setdefault(run.machine, []).append(run)
     rows = []
     for name, there in places.items():
         for setting in by_setting(there, labels):
-            seconds = [s for run in setting for s in run.record["timing"]["epoch_s"]]
+            of_seeds = {run.seed: seconds for run in setting if (seconds := epoch_seconds(run)) is not None}
+            seconds = Summary(tuple(of_seeds.values()))
             rows.append(
                 {
                     **origin(setting[0]),
@@ -47,11 +47,11 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
                     "setting": labels[setting[0].setting_id],
                     "setting_id": setting[0].setting_id,
                     "seeds": len(setting),
-                    "epochs": len(seconds),
-                    "median_s": statistics.median(seconds),
-                    "least_s": min(seconds),
-                    "most_s": max(seconds),
-                    "of_seeds": {run.seed: statistics.median(run.record["timing"]["epoch_s"]) for run in setting},
+                    "mean_s": seconds.mean,
+                    "std_s": seconds.std,
+                    "least_s": min(seconds.values),
+                    "most_s": max(seconds.values),
+                    "of_seeds": of_seeds,
                 }
             )
     for panel in grouped(rows, PANEL).values():
@@ -62,7 +62,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
             row |= {
                 "reference": reference["setting"],
                 "is_reference": row is reference,
-                "ratio": statistics.mean(paired) if paired else None,
+                "ratio": mean_ratio(paired) if paired else None,
             }
     for row in rows:
         del row["of_seeds"]
@@ -71,7 +71,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
 
 def _reference(panel: Sequence[Row]) -> Row:
     candidates = [row for row in panel if row["method"] == REFERENCE] or panel
-    return max(candidates, key=lambda row: row["median_s"])
+    return max(candidates, key=lambda row: row["mean_s"])
 
 
 def paint(rows: list[Row]) -> Figure:
@@ -90,7 +90,10 @@ def paint(rows: list[Row]) -> Figure:
 
 
 def _note(rows: Sequence[Row], machines: Sequence[str]) -> str:
-    told = "Median seconds of a training epoch, and the ratio to the panel's reference, a mean over equal seeds. "
+    told = "Seconds of a training epoch: a run's median, mean over seeds"
+    if any(row["seeds"] > 1 for row in rows):
+        told += "; whiskers from the fastest run to the slowest"
+    told += ". In brackets the ratio to the panel's reference, the geometric mean over equal seeds. "
     if len(machines) == 1:
         return f"{told}Measured on {machines[0]}."
     named = "; ".join(f"machine {i}: {name}" for i, name in enumerate(machines, start=1))
@@ -103,17 +106,19 @@ def _slots(panel: list[Row]) -> int:
 
 
 def _panel(ax: Axes, panel: list[Row], room: float) -> None:
-    """Bars, the fastest first; the axis is `room` times as long as the longest, for the words beside it."""
+    """Bars, the fastest first; the axis is `room` times as long as the slowest run, for the words beside it."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-    ordered = sorted(panel, key=lambda row: row["median_s"])
+    ordered = sorted(panel, key=lambda row: row["mean_s"])
     marks = method_marks([row["method"] for row in ordered])
-    longest = max(row["median_s"] for row in ordered)
+    longest = max(row["most_s"] for row in ordered)
     for place, row in enumerate(ordered):
-        ax.barh(place, row["median_s"], height=0.65, color=marks[row["method"]].colour)
+        ax.barh(place, row["mean_s"], height=0.65, color=marks[row["method"]].colour)
+        if row["seeds"] > 1:
+            _whiskers(ax, place, row)
         ratio = "no seed in common" if row["ratio"] is None else f"{row['ratio']:.2f}×"
-        text = f" {_seconds(row['median_s'])} s ({'reference' if row['is_reference'] else ratio})"
-        ax.text(row["median_s"], place, text, va="center", ha="left")
+        text = f" {_seconds(row['mean_s'])} s ({'reference' if row['is_reference'] else ratio})"
+        ax.text(row["most_s"], place, text, va="center", ha="left")
     ax.set_yticks(range(len(ordered)), [row["setting"] for row in ordered])
     ax.set_ylim(_slots(panel) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
@@ -123,6 +128,16 @@ def _panel(ax: Axes, panel: list[Row], room: float) -> None:
     ax.set_xlabel("seconds per epoch")
 
 
+def _whiskers(ax: Axes, place: int, row: Row) -> None:
+    """From the fastest run to the slowest, edged in white: some bars are as dark as the line."""
+    from matplotlib.patheffects import withStroke
+
+    around = [[row["mean_s"] - row["least_s"]], [row["most_s"] - row["mean_s"]]]
+    _, caps, lines = ax.errorbar(row["mean_s"], place, xerr=around, fmt="none", ecolor="black", elinewidth=0.8)
+    for part in (*caps, *lines):
+        part.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
 def _seconds(value: float) -> str:
     """Three digits and no fewer, whole seconds above a hundred."""
     return f"{value:,.{max(0, 2 - int(math.log10(max(value, 1))))}f}"
@@ -130,7 +145,6 @@ def _seconds(value: float) -> str:
 
 EPOCH_TIME = Kind(
     name="epoch_time",
-    shows="seconds per epoch, and their ratio to AdaLoRA's",
     needs="completed runs of at least one whole epoch",
     rows=prepare,
     paint=paint,

@@ -191,7 +191,6 @@ def _map(ax: Axes, panel: list[Row], column: str, limits: tuple[float, float], n
 
 RANKS = Kind(
     name="ranks",
-    shows="final rank by layer and role (SoRA, Figure 4)",
     needs="completed runs whose ranks changed (sora, adalora)",
     rows=prepare_ranks,
     paint=paint_ranks,
@@ -200,7 +199,6 @@ RANKS = Kind(
 )
 BITFIT_CHANGES = Kind(
     name="bitfit_changes",
-    shows="how far BitFit moved each kind of bias, by layer",
     needs="completed runs of bitfit with their analysis.json",
     rows=prepare_bias_changes,
     paint=paint_bias_changes,
@@ -209,7 +207,6 @@ BITFIT_CHANGES = Kind(
 )
 UNIPELT_GATES = Kind(
     name="unipelt_gates",
-    shows="mean gate of UniPELT's parts, by layer",
     needs="completed runs of unipelt with their analysis.json",
     rows=prepare_gates,
     paint=paint_gates,

@@ -134,7 +134,6 @@ def _axis_of_counts(ax: Axes, counts: list[float]) -> None:
 
 PARETO = Kind(
     name="pareto",
-    shows="score against effective parameters, with the Pareto front",
     needs="completed runs",
     rows=prepare,
     paint=paint,

@@ -130,7 +130,6 @@ def _points(ax: Axes, x: list[float], line: list[Row], look: Marks, stroke: str)
 
 PROMPT_LENGTH = Kind(
     name="prompt_length",
-    shows="score against the prompt's or prefix's length",
     needs="completed runs that differ in method.length",
     rows=partial(prepare, key=LENGTH),
     paint=partial(_paint, key=LENGTH),
@@ -138,7 +137,6 @@ PROMPT_LENGTH = Kind(
 )
 PROMPT_INITIALISATION = Kind(
     name="prompt_initialisation",
-    shows="score by the prompt's initialisation",
     needs="completed runs that differ in method.init",
     rows=partial(prepare, key=INIT),
     paint=partial(_paint, key=INIT),

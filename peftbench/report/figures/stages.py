@@ -269,7 +269,6 @@ def _handles(settings: list[str], curves: list[Row]) -> list[Artist]:
 
 STAGES = Kind(
     name="stages",
-    shows="memorization and generalization against effective parameters, stage by stage (SoRA, Figure 3)",
     needs="completed runs of Algorithm 1 (sparsity=algorithm1)",
     rows=prepare,
     paint=paint,

@@ -1,4 +1,4 @@
-"""How all figures look: one palette, one set of sizes, the same marks for the same method everywhere."""
+"""How all figures look: one palette, one set of sizes, a method's own marks wherever each method is one series."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ _UNSCALED = {
 
 _METRICS = {
     "matthews_correlation": "Matthews corr.", "pearson": "Pearson corr.",
-    "spearman": "Spearman corr.", "f1": "F1", "f1_macro": "macro F1", "bleu": "BLEU", "rouge_l": "ROUGE-L",
+    "spearman": "Spearman corr.", "f1": "F1", "macro_f1": "macro F1", "bleu": "BLEU", "rouge_l": "ROUGE-L",
     "ter": "TER", "meteor": "METEOR", "chrf": "chrF",
 }  # fmt: skip
 

@@ -117,8 +117,7 @@ def _shared(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
     record = run.record
-    chosen = record.get("selection")
-    metric, split = (text(at(chosen, key) or "") for key in ("metric", "split"))
+    metric, split = _scored(run)
     axis, factor = metric_axis(metric) if metric else ("", 1.0)
     score = number(at(record, "metrics", split, metric)) if run.completed else None
     return {
@@ -149,6 +148,12 @@ def _row(run: Run, label: str, folder: Path) -> dict[str, Any]:
         "details": _details(record),
         "stages": [_stage(stage) for stage in listed(record.get("stages"))],
     }
+
+
+def _scored(run: Run) -> tuple[str, str]:
+    """Metric and split of the run's score: its table's, else what selected it; empty of a run without either."""
+    chosen = run.record.get("selection")
+    return run.shown or (text(at(chosen, "metric") or ""), text(at(chosen, "split") or ""))
 
 
 def link(file: Path, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from peftbench.report.captions import caption, titled
@@ -27,13 +28,13 @@ def epoch_time_table(grid: Grid) -> Table:
             cells = [_told(*pair) for pair in zip(seconds, paired, strict=True)]
             overall = [ratio for of_part in paired for ratio in of_part]
             label = f"{line.label} [{machine or 'unknown machine'}]" if len(machines) > 1 else line.label
-            rows.append(row_of(label, *cells, spread(Summary(tuple(overall)), 2, count=True) if overall else "–"))
+            rows.append(row_of(label, *cells, _overall(overall, line is reference)))
     name = reference.label if reference else "the reference"
     notes = (
         "Seconds of training per epoch, evaluation apart: the median of a run's epochs, mean ± standard deviation over "
         "runs of one machine.",
-        f"In brackets: the ratio to {name}, of runs paired by task and seed, on equal machines; last column: its mean "
-        "over all pairs (number of pairs).",
+        f"In brackets: the ratio to {name}, the geometric mean over runs paired by task and seed, on equal machines; "
+        "last column: over all pairs ± the ratios' standard deviation (number of pairs).",
     )
     headers = ("method", *(f"{title}, s" for title, _ in parts), f"ratio to {name}")
     return Table(
@@ -62,8 +63,9 @@ def ranks_table(grid: Grid) -> Table:
 
 
 def epoch_seconds(run: Run) -> float | None:
-    """Median seconds of an epoch; None of a run without a whole epoch."""
-    return run.record["timing"].get("epoch_median_s")
+    """Median seconds of an epoch; None of a run without a whole epoch that took any."""
+    seconds = run.record["timing"].get("epoch_median_s")
+    return seconds if seconds and seconds > 0 else None
 
 
 def initial_ranks(run: Run) -> int | None:
@@ -96,7 +98,7 @@ def _summary(runs: Iterable[Run], asked: Callable[[Run], float | None]) -> Summa
 def _seconds(line: Line, place: int, machine: str | None) -> dict[int, float]:
     """Of a column's runs on a machine, by seed."""
     runs = [run for run in line.cells[place].runs if run.machine == machine]
-    return {run.seed: seconds for run in runs if (seconds := epoch_seconds(run))}
+    return {run.seed: seconds for run in runs if (seconds := epoch_seconds(run)) is not None}
 
 
 def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
@@ -104,8 +106,20 @@ def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float
     return [ours[seed] / theirs[seed] for seed in ours if seed in theirs]
 
 
+def mean_ratio(ratios: Sequence[float]) -> float:
+    """The geometric mean: of the inverse ratios it is the inverse, whichever of the two is the reference."""
+    return statistics.geometric_mean(ratios)
+
+
+def _overall(ratios: Sequence[float], of_itself: bool) -> str:
+    if not ratios or of_itself:
+        return "1.00" if ratios else "–"
+    std = Summary(tuple(ratios)).std
+    return f"{mean_ratio(ratios):.2f}{'' if std is None else f' ± {std:.2f}'} ({len(ratios)})"
+
+
 def _told(seconds: Mapping[int, float], ratios: Sequence[float]) -> str:
     if not seconds:
         return "–"
     told = spread(Summary(tuple(seconds.values())), 1)
-    return f"{told} ({Summary(tuple(ratios)).mean:.2f})" if ratios else told
+    return f"{told} ({mean_ratio(ratios):.2f})" if ratios else told

@@ -10,7 +10,7 @@ from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
 from peftbench.report.tables.model import Shown, Table, interval, listed, row_of, short_count, spread
 
-_WORDS = {"out_of_memory": "out of memory", "no such metric": "no such metric"}
+_WORDS = {"out_of_memory": "out of memory"}
 
 
 def score_table(grid: Grid) -> Table:
