@@ -123,7 +123,14 @@ def synthetic_record(
         if method == "sora"
         else None,
         "task": {"name": task, "protocol": protocol, "max_length": 128, "form": "auto"},
-        "trainer": {"epochs": 3, "batch_size": 32, "selection": "best", "threads": None, "precision": "fp32"},
+        "trainer": {
+            "epochs": 3,
+            "batch_size": 32,
+            "head": "train",
+            "selection": "best",
+            "threads": None,
+            "precision": "fp32",
+        },
     }
     for section, values in (config or {}).items():
         full[section] = {**(full.get(section) or {}), **values}

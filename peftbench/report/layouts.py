@@ -42,6 +42,7 @@ class Row:
         model: the backbone's; null: any.
         where: settings that its runs have, by key: `{method.rank: 8}`; a list: any of its values.
         published: columns of `published.csv` that pick this row's published numbers.
+        head: `freeze`: the paper's runs leave the task's head at its random start; no verdict on runs that do not.
         unlike: how the paper's run differs from ours, by column's header or `all`; no verdict there.
         published_statistic: what the published numbers are of their seeds; null: the layout's.
     """
@@ -51,6 +52,7 @@ class Row:
     model: str | None = None
     where: dict[str, Any] | None = None
     published: dict[str, Any] | None = None
+    head: Literal["train", "freeze"] = "train"
     unlike: dict[str, Any] | None = None
     published_statistic: Statistic | None = None
 

@@ -170,10 +170,10 @@ def test_what_the_paper_did_otherwise_is_told(write_run, verdicts):
             {"method": "bitfit", "experiment": "bitfit_glue", "model": "bert_large_cased", "task": "qnli"},
             "the paper trains BERT's pooler in its bias alone",
         ),
-        ({"protocol": "sora", "experiment": "sora_table1"}, "whose code leaves the head at its random start"),
+        ({"protocol": "sora", "experiment": "sora_table1"}, "trainer.head (here train, there freeze)"),
         (
             {"protocol": "sora", "experiment": "sora_table2", "method": "sora"},
-            "whose code leaves the head at its random start",
+            "trainer.head (here train, there freeze)",
         ),
         ({"protocol": "sora", "experiment": "sora_table1", "method": "adalora"}, "whose code has no AdaLoRA"),
     ],
@@ -186,6 +186,22 @@ def test_what_the_paper_trains_otherwise_is_told(write_run, verdicts, about, rea
     found = only(verdicts).verdict
     assert found.startswith("not comparable: ")
     assert found.endswith((reason, f"{reason}: whether its head was trained there is not known"))
+
+
+@pytest.mark.parametrize(
+    ("method", "experiment", "rank", "score"),
+    [("lora", "sora_table1", 8, 0.8532), ("lora", "sora_table2", 8, 0.8532), ("sora", "sora_table2", 4, 0.8604)],
+)
+def test_the_head_of_soras_code_can_be_had(write_run, verdicts, method, experiment, rank, score):
+    splits = {split: {"accuracy": score} for split in ("validation", "test")}
+    about = {"protocol": "sora", "experiment": experiment, "method": method, "settings": {**SIX_SITES, "rank": rank}}
+    run(write_run, (splits, splits, splits), **about, config={"trainer": {"head": "freeze"}})
+    assert only(verdicts).verdict == "reproduced"
+
+
+def test_a_frozen_head_is_no_other_papers(write_run, verdicts):
+    run(write_run, (PUBLISHED, PUBLISHED, PUBLISHED), config={"trainer": {"head": "freeze"}})
+    assert only(verdicts).verdict == "not comparable: trainer.head (here freeze, there train)"
 
 
 def test_a_median_is_no_mean(write_run, verdicts):
