@@ -58,7 +58,7 @@ def _dispatch(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
         from peftbench.guide import help_text
 
-        print(help_text())
+        print(help_text(words[0]))
         return 0
     if words and words[0] in verbs:
         return verbs[words[0]](words[1:])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from peftbench.record import WITHOUT_EFFECT
+from peftbench.record import WITHOUT_EFFECT, canonical
 from peftbench.sparsity import Sparsity
 from peftbench.strict import bounded
 from peftbench.task_config import TaskConfig
@@ -224,20 +224,12 @@ class RunConfig:
         Args:
             found: what only loading can tell, e.g. the data source that `auto` became.
         """
-        config = self.resolved()
+        config = canonical(self.resolved())
         for section, keys in WITHOUT_EFFECT.items():
             config[section] = {k: v for k, v in config[section].items() if k not in keys}
-        if config["method"].get("sites"):
-            config["method"]["sites"] = sorted(config["method"]["sites"])
         if "selection" in found:  # What the two resolve to, whether given or by default.
             del config["task"]["selection_metric"], config["task"]["selection_split"]
-        if config["task"].get("beams") == 1:  # Greedy: no beams are compared by their length.
-            config["task"].pop("length_penalty", None)
         trainer = config["trainer"]
-        if trainer["max_steps"] is not None:
-            del trainer["epochs"]
-        if trainer["micro_batch_size"] == trainer["batch_size"]:
-            trainer["micro_batch_size"] = None
         if config["data"]["max_eval_rows"] is None:
             del config["data"]["max_eval_rows"]
         if not trainer["score_untrained"]:  # It changes no score, but the record has one more.

@@ -47,8 +47,30 @@ Precedence: command line > experiment > preset (conf/preset/<method>/<task>/<mod
 preset=none turns presets off. Exit status: 0 done, 1 a run failed, 2 the configuration or the data are wrong."""
 
 
-def help_text() -> str:
-    """What `--help` prints."""
+_REPORT_HELP = """\
+peftbench report <folder> ... [key=value ...]: tables of what runs left; docs/report.md says what stands in them.
+
+  to=<folder>            write tables, tidy rows, figures and a page there; without it tables go to the screen
+  format=                screen: terminal (default), markdown, latex, html or csv;
+                         with to= several of markdown,latex,html,csv,parquet,page, or all (default)
+  layout=<name>          all runs as one paper's table; else each experiment's own, or one made of its runs
+  metric=bleu,ter        only columns of these metrics
+  method= task= model= seed= experiment= status=
+                         only these runs; several by commas
+  against=<row|method>   compare every row with this one
+  test=                  permutation (default) or wilcoxon
+  figures=<name>,...     with to=: only these figures, or none
+
+Examples
+  peftbench report outputs
+  peftbench report outputs/sora_table1_small method=lora,sora to=tables format=latex,csv
+  peftbench report outputs layout=sora_table2 to=report"""
+
+
+def help_text(verb: str = "") -> str:
+    """What `--help` prints: of `report` its options, else everything's."""
+    if verb == "report":
+        return _REPORT_HELP
     rows = [
         textwrap.fill(", ".join(_names(group)), 110, initial_indent=f"  {group:<10} ", subsequent_indent=" " * 13)
         for group in _groups()

@@ -33,6 +33,26 @@ WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
 }
 """Keys of a configuration, by section, that change no result. Rows, weights and the form are known by what they are."""
 
+
+def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration by what it does: those that differ in words alone, such as the order of sites, become equal.
+
+    Args:
+        config: sections and values, as `config.yaml` holds them; it may lack keys.
+    """
+    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    method, task, trainer = (found.get(section) or {} for section in ("method", "task", "trainer"))
+    if isinstance(method.get("sites"), list):
+        method["sites"] = sorted(method["sites"], key=str)
+    if task.get("beams") == 1:  # Greedy: no beams are compared by their length.
+        task.pop("length_penalty", None)
+    if trainer.get("max_steps") is not None:
+        trainer.pop("epochs", None)
+    if "micro_batch_size" in trainer and trainer["micro_batch_size"] == trainer.get("batch_size"):
+        trainer["micro_batch_size"] = None
+    return found
+
+
 Status = Literal["completed", "failed", "diverged", "out_of_memory", "interrupted"]
 
 

@@ -34,9 +34,11 @@ def distinct(default: Any):
 
 
 def did_you_mean(word: str, known: typing.Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest known word, else the empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    """`; did you mean X?` for the nearest known word, upper and lower case being alike, else the empty string."""
+    names = list(known)
+    near = difflib.get_close_matches(word.lower(), [name.lower() for name in names], n=1, cutoff=0.5)
+    alike = [name for name in names if name.lower() in near]
+    return f"; did you mean {difflib.get_close_matches(word, alike, n=1, cutoff=0.0)[0]}?" if near else ""
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str, source: str) -> T:

@@ -70,6 +70,14 @@ def test_a_broken_off_sweep_finishes_with_the_same_command(sweep, tmp_path, monk
     assert out[-1] == "6 of 6 done (3 before)"
 
 
+def test_the_first_runs_line_names_what_tells_it_from_those_to_come(sweep):
+    _, _, err = sweep("method=sora", "sparsity.lambda=1,2", "seed=0")
+    lines = [line for line in err if "  |  " in line]
+    assert [line.partition("  |  ")[2].partition(":")[0].split()[-1] for line in lines] == [
+        "sparsity.lambda=1", "sparsity.lambda=2",
+    ]  # fmt: skip
+
+
 def test_a_changed_value_runs_what_has_changed_alone(sweep, tmp_path):
     sweep("method=lora,sora", "method.rank=2", "seed=0,1")
     ended = {key: record["ended"] for key, record in records(tmp_path).items()}

@@ -114,7 +114,7 @@ class Sweep(BasicSweeper):
             raise ConfigurationError(f"hydra.sweeper.points: none of them fits the command line's groups ({told})")
         unique = [list(words) for words in runs]
         self._check(unique)
-        self._jobs.ledger.total += len(unique)
+        self._jobs.ledger.plan(unique)
         return list(self.split_overrides_to_chunks(unique, max_batch_size))
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

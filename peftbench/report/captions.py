@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from peftbench.report.cells import Grid
-from peftbench.report.labels import natural, task_name
+from peftbench.report.labels import natural, task_name, training_length
 from peftbench.report.marks import not_the_benchmark
 from peftbench.report.named_weights import hub_name
 from peftbench.report.records import Run
@@ -24,8 +23,13 @@ def titled(grid: Grid, what: str = "") -> str:
     return " – ".join(filter(None, (paper, shown, not_the_benchmark(mark for run in grid.runs for mark in run.marks))))
 
 
-def caption(grid: Grid) -> tuple[str, ...]:
-    """Split protocol, selection, splits scored, seeds, model, data, figures' meaning, date, hardware, code, tuning."""
+def caption(grid: Grid, splits: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Split protocol, selection, splits scored, seeds, model, data, figures' meaning, date, hardware, code, tuning.
+
+    Args:
+        grid: what the table shows.
+        splits: those that are scored; None: the columns'.
+    """
     runs = grid.runs
     completed = [run for run in runs if run.completed]
     return tuple(
@@ -33,9 +37,9 @@ def caption(grid: Grid) -> tuple[str, ...]:
             None,
             (
                 _told("Split protocol", (run.protocol for run in runs)),
-                _told("Trained for", sorted({_length(run) for run in runs}, key=natural)),
+                _told("Trained for", sorted({training_length(run) for run in runs}, key=natural)),
                 _told("Checkpoint", (_selection(run) for run in completed)),
-                _told("Scores of split", _splits(grid)),
+                _told("Scores of split", _splits(grid) if splits is None else splits),
                 _told("Seeds", sorted({run.seed for run in runs})),
                 _told("Model", (_model(run) for run in runs)),
                 _told("Data", (f"{run.data_kind}, source {run.record['data']['source']}" for run in runs)),
@@ -60,20 +64,6 @@ def _selection(run: Run) -> str:
     if chosen["rule"] == "last":
         return "last"
     return f"{chosen['rule']} by {chosen['metric']} on {chosen['split']} ({task_name(run.task)})"
-
-
-def _length(run: Run) -> str:
-    steps, epochs = run.settings.get("trainer.max_steps"), run.settings.get("trainer.epochs")
-    length = _counted(epochs, "epoch") if steps is None else _counted(steps, "step")
-    sparser = len(run.record.get("stages") or ()) - 1  # Of Algorithm 1; the first stage is the dense one.
-    if sparser < 1:
-        return length
-    each = run.settings.get("sparsity.stage_epochs")
-    return f"{length} and {_counted(sparser, 'stage')} of {_counted(each, 'epoch')}"
-
-
-def _counted(count: Any, unit: str) -> str:
-    return f"{count:,} {unit}{'s' * (count != 1)}" if isinstance(count, int) else f"{count} {unit}s"
 
 
 def _splits(grid: Grid) -> Iterable[str]:

@@ -184,17 +184,24 @@ def _apart(row: Row, runs: Sequence[Run], columns: Sequence[Column]) -> list[tup
     parts = _split(row.label, runs, lambda run: settings[run.setting_id].removeprefix(method_name(run.method)).strip())
     parts = [piece for label, part in parts for piece in _split(label, part, lambda run: f"({run.model})")]
     parts = [piece for label, part in parts for piece in _split_within(label, part, _weights)]
-    return [piece for label, part in parts for piece in _split_within(label, part, lambda run: run.kind)]
+    return [piece for label, part in parts for piece in _split_by_kind(label, part)]
 
 
 def _split_within(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -> list[tuple[str, list[Run]]]:
-    """Apart only where one task has several: a cut of the largest tasks' rows cuts no small one's."""
+    """Apart only where one task has several: tasks of one row can be of weights of their own."""
     of_tasks: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         of_tasks[run.task].add(told(run))
     if all(len(of_task) == 1 for of_task in of_tasks.values()):
         return [(label, list(runs))]
     return _split(label, runs, lambda run: f"[{told(run)}]")
+
+
+def _split_by_kind(label: str, runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    """Apart by kind of data; of real data only where one task has several: a cut of large tasks cuts no small one."""
+    if {run.kind for run in runs} <= {"benchmark", "partial data"}:
+        return _split_within(label, runs, lambda run: run.kind)
+    return _split(label, runs, lambda run: f"[{run.kind}]")
 
 
 def _weights(run: Run) -> str:

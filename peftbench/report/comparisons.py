@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from peftbench.errors import ConfigurationError
-from peftbench.report.cells import Grid, Line, ground
-from peftbench.report.labels import task_name
+from peftbench.report.cells import Cell, Grid, Line, ground
+from peftbench.report.labels import task_name, training_length
 from peftbench.report.layouts import Column
 from peftbench.report.statistics import MIN_SEEDS, Summary, Test, holm, paired_p
 from peftbench.strict import did_you_mean
@@ -27,8 +27,9 @@ class Comparison:
         p: two-sided, uncorrected; None where there are too few seeds.
         p_holm: corrected over all comparisons of the report.
         refused: why there is no test, in words; empty: there is one.
-        left_out: tasks of the table that the difference says nothing of, in words.
+        left_out: tasks of the table that the difference says nothing of, and why, in words.
         columns: whose scores it is of.
+        unequal: those of them whose runs trained longer in one row than in the other.
     """
 
     first: str
@@ -37,8 +38,9 @@ class Comparison:
     p: float | None = None
     p_holm: float | None = None
     refused: str = ""
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    unequal: tuple[str, ...] = ()
 
 
 def compare(grid: Grid, test: Test, against: str | None = None) -> list[Comparison]:
@@ -91,6 +93,7 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
     tasks: dict[str, bool] = {}
     alone: dict[str, str] = {}
     columns: list[str] = []
+    unequal: list[str] = []
     cells = zip(grid.columns, first.cells, second.cells, strict=True)
     for column, a, b in sorted(cells, key=lambda found: found[0].split not in (None, "test")):
         task = _filled_by(column)
@@ -101,18 +104,20 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
         if not a.values or not b.values:
             shared.setdefault(task, 0)  # One that gives nothing on a task is not better for what it leaves out.
             continue
-        tasks[task] = ground(a.runs) == ground(b.runs)
-        if tasks[task] and a.summary and b.summary:
+        seeds = _paired(a, b)
+        tasks[task] = bool(seeds) or ground(a.runs) == ground(b.runs)
+        if tasks[task]:
             scale = (-1.0 if column.lower_is_better else 1.0) * grid.layout.scale_of(column)[0]
-            seeds = sorted(set(a.values) & set(b.values))
             shared[task] = len(seeds)
             columns.append(column.title)
             differences += [scale * (a.values[seed] - b.values[seed]) for seed in seeds]
+            if {training_length(run) for run in a.runs} != {training_length(run) for run in b.runs}:
+                unequal.append(column.title)
     if tasks and not any(tasks.values()):
         return None
     alone = {task: label for task, label in alone.items() if task not in tasks and task not in shared}
-    left_out = [f"{task}, whose models, weights or rows differ" for task, common in tasks.items() if not common]
-    left_out += [f"{task}, run with {label} alone" for task, label in alone.items()]
+    left_out = {task: "whose models, weights or rows differ" for task, common in tasks.items() if not common}
+    left_out |= {task: f"run with {label} alone" for task, label in alone.items()}
     fewest = min(shared, key=lambda task: shared[task], default="")
     refused = ""
     if shared.get(fewest, 0) < MIN_SEEDS:
@@ -124,9 +129,16 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
         Summary(tuple(differences)) if differences else None,
         None if refused else paired_p(differences, test),
         refused=refused,
-        left_out=tuple(left_out),
+        left_out=left_out,
         columns=tuple(columns),
+        unequal=tuple(unequal),
     )
+
+
+def _paired(a: Cell, b: Cell) -> list[int]:
+    """Seeds that both have, on the same rows of data."""
+    ours, theirs = ({run.seed: ground([run]) for run in cell.runs} for cell in (a, b))
+    return [seed for seed in sorted(set(a.values) & set(b.values)) if ours[seed] == theirs[seed]]
 
 
 def _filled_by(column: Column) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from peftbench.errors import ConfigurationError
@@ -11,14 +11,23 @@ from peftbench.report.budgets import Budgets, read_budgets
 from peftbench.report.cells import Grid, fill
 from peftbench.report.comparisons import check_named, compare, corrected
 from peftbench.report.labels import runs_of
-from peftbench.report.layouts import SMALL, Column, Layout, columns_of, generic, layout_for, load
+from peftbench.report.layouts import SMALL, Column, Layout, TableKind, columns_of, generic, layout_for, load
 from peftbench.report.records import Found, Run
 from peftbench.report.statistics import Test
 from peftbench.report.tables.comparing import comparison_table, verdict_table
 from peftbench.report.tables.costs import epoch_time_table, ranks_table
 from peftbench.report.tables.model import Table
 from peftbench.report.tables.scores import score_table, statistics_table
+from peftbench.report.tables.stages import stages_summary_table, stages_table
 from peftbench.report.verdicts import judge
+
+_MAKERS: Mapping[TableKind, Callable[[Grid], Table]] = {
+    "scores": score_table,
+    "epoch_time": epoch_time_table,
+    "ranks": ranks_table,
+    "stages": stages_table,
+    "stages_summary": stages_summary_table,
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Contents:
         grids: one for each experiment.
         tables: scores, times, ranks, published beside measured.
         comparisons: comparisons of rows, and every cell's statistics.
+        left_out: experiments that are in no table, each with the reason.
     """
 
     runs: list[Run]
@@ -38,6 +48,7 @@ class Contents:
     grids: list[Grid]
     tables: list[Table]
     comparisons: list[Table]
+    left_out: list[str]
 
     @property
     def every_table(self) -> list[Table]:
@@ -71,7 +82,7 @@ def make(
     if not results:
         raise ConfigurationError(f"all {len(runs)} runs are trials of a search; none is a result")
     tried = [run for run in runs if budgets.is_trial(run)]
-    laid_out = _laid_out(results, layout, metrics)
+    laid_out, left_out = _laid_out(results, layout, metrics)
     grids = [_without_trials(fill(its, of_it, budgets.of), of_it, tried) for its, of_it in laid_out]
     if against:
         check_named(grids, against)
@@ -84,7 +95,7 @@ def make(
         if pairs := [next(adjusted) for _ in of_grid]:
             comparisons.append(comparison_table(grid, pairs, test))
         comparisons.append(statistics_table(grid))
-    return Contents(list(runs), budgets, grids, tables, comparisons)
+    return Contents(list(runs), budgets, grids, tables, comparisons, left_out)
 
 
 def _without_trials(grid: Grid, runs: Sequence[Run], tried: Sequence[Run]) -> Grid:
@@ -96,25 +107,36 @@ def _without_trials(grid: Grid, runs: Sequence[Run], tried: Sequence[Run]) -> Gr
 
 
 def _tables(grid: Grid) -> list[Table]:
-    makers = {"scores": score_table, "epoch_time": epoch_time_table, "ranks": ranks_table}
-    tables = [makers[kind](grid) for kind in grid.layout.tables]
+    made = [_MAKERS[kind](grid) for kind in grid.layout.tables]
+    tables = [table for table in made if table.rows]
     verdicts = judge(grid)
     return [*tables, verdict_table(grid, verdicts)] if verdicts else tables
 
 
-def _laid_out(runs: Sequence[Run], name: str | None, metrics: Sequence[str]) -> list[tuple[Layout, list[Run]]]:
+def _laid_out(
+    runs: Sequence[Run], name: str | None, metrics: Sequence[str]
+) -> tuple[list[tuple[Layout, list[Run]]], list[str]]:
+    """Each experiment's layout and runs; and why the others, where some have the metrics, are left out."""
     by_experiment: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_experiment[name or run.experiment].append(run)
-    found = []
+    found: list[tuple[Layout, list[Run]]] = []
+    left_out: list[str] = []
     for experiment, its in by_experiment.items():
         layout = load(name) if name else layout_for(experiment)
         if layout is None:
             layout = generic(experiment, its, metrics)
         elif not name:
             layout = _fitted(layout, experiment, its)
-        found.append((_narrowed(layout, metrics, its), its))
-    return found
+        narrowed = _narrowed(layout, metrics, its)
+        if narrowed.columns:
+            found.append((narrowed, its))
+        else:
+            known = ", ".join(sorted(_measured(its)))
+            left_out.append(f"metric={','.join(metrics)}: no such column in {layout.name} (measured: {known})")
+    if not found:
+        raise ConfigurationError("; ".join(left_out))
+    return found, left_out
 
 
 def _fitted(layout: Layout, experiment: str, runs: Sequence[Run]) -> Layout:
@@ -155,18 +177,18 @@ def _measured_besides(columns: Sequence[Column], metrics: Iterable[str], runs: S
 
 
 def _narrowed(layout: Layout, metrics: Sequence[str], runs: Sequence[Run]) -> Layout:
-    """Only the columns of some metrics, and some that runs have."""
+    """Only the columns of some metrics, and some that runs have; of metrics that no run has none."""
     columns = [column for column in layout.columns if any(column.takes(run) for run in runs)]
     if not columns:
         tasks = ", ".join(sorted({run.task for run in runs}))
         raise ConfigurationError(f"layout={layout.name}: no column for the runs' tasks ({tasks})")
     if not metrics:
         return layout
-    measured = {m for run in runs if run.completed for of_split in run.record["metrics"].values() for m in of_split}
-    wanted = set(metrics) & measured
+    wanted = set(metrics) & _measured(runs)
     kept = tuple(column for column in layout.columns if set((column.metric or "").split("+")) & wanted)
     kept += _measured_besides(kept, wanted, runs)
-    if not kept:
-        known = ", ".join(sorted(measured))
-        raise ConfigurationError(f"metric={','.join(metrics)}: no such column in {layout.name} (measured: {known})")
     return replace(layout, columns=kept, average="none")
+
+
+def _measured(runs: Iterable[Run]) -> set[str]:
+    return {m for run in runs if run.completed for of_split in run.record["metrics"].values() for m in of_split}

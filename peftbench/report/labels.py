@@ -52,6 +52,21 @@ def task_name(name: str) -> str:
     return TASK_NAMES.get(name, name)
 
 
+def training_length(run: Run) -> str:
+    """`3 epochs`, `1,000 steps`, `10 epochs and 5 stages of 1 epoch`."""
+    steps, epochs = run.settings.get("trainer.max_steps"), run.settings.get("trainer.epochs")
+    length = _counted(epochs, "epoch") if steps is None else _counted(steps, "step")
+    sparser = len(run.record.get("stages") or ()) - 1  # Of Algorithm 1; the first stage is the dense one.
+    if sparser < 1:
+        return length
+    each = run.settings.get("sparsity.stage_epochs")
+    return f"{length} and {_counted(sparser, 'stage')} of {_counted(each, 'epoch')}"
+
+
+def _counted(count: Any, unit: str) -> str:
+    return f"{count:,} {unit}{'s' * (count != 1)}" if isinstance(count, int) else f"{count} {unit}s"
+
+
 def natural(label: str) -> list[str | float]:
     """Sorts `r=8` before `r=16`."""
     parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)

@@ -24,7 +24,7 @@ LOWER_IS_BETTER = frozenset({"ter", "perplexity", "loss"})
 """Metrics of which less is more."""
 
 T = TypeVar("T")
-TableKind = Literal["scores", "epoch_time", "ranks"]
+TableKind = Literal["scores", "epoch_time", "ranks", "stages", "stages_summary"]
 Statistic = Literal["mean", "median", "unknown"]
 Figure = Literal[
     "pareto", "stages", "ranks", "curves", "epoch_time", "bitfit_changes", "prompt_length", "prompt_initialisation",
@@ -77,6 +77,7 @@ class Column:
         scale: what scores are multiplied by; null: the layout's.
         digits: after the point; null: the layout's.
         note: a sentence that stands under the table where the column is.
+        unlike: why no published number of it can be compared; null: they can.
     """
 
     task: str
@@ -88,6 +89,7 @@ class Column:
     scale: float | None = None
     digits: int | None = None
     note: str | None = None
+    unlike: str | None = None
 
     def takes(self, run: Run) -> bool:
         """Whether a run belongs in this column."""
@@ -274,7 +276,9 @@ def _built(cls: type[T], told: Any, key: str, where: str) -> tuple[T, ...]:
 
 
 def _equal(value: Any, wanted: Any) -> bool:
-    """Whether a setting is the one wanted; 8 and 8.0 are one, true and 1 are not."""
+    """Whether a setting is the one wanted; 8 and 8.0 are one, true and 1 are not, nor does a list's order count."""
     if isinstance(wanted, list) and not isinstance(value, list):
         return any(_equal(value, one) for one in wanted)
+    if isinstance(wanted, list):
+        return sorted(value, key=str) == sorted(wanted, key=str)
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)

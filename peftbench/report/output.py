@@ -48,6 +48,8 @@ def write(
     Raises:
         ConfigurationError: the folder cannot be written, or a figure that was asked for cannot be drawn.
     """
+    if figures:
+        _check_figures(contents, figures)
     try:
         _write(contents, found, folder, formats, figures)
     except OSError as error:
@@ -72,6 +74,16 @@ def _write(
         tables = [fragment([table]) for table in contents.every_table]
         write_page(found, folder / "report.html", title, tables, [file for file in drawn if file.suffix == ".svg"])
         print(folder / "report.html")
+
+
+def _check_figures(contents: Contents, names: Sequence[str]) -> None:
+    """Raises ConfigurationError where no experiment has data for a figure that was asked for."""
+    from peftbench.report.figures import FIGURES, available
+
+    there = {name for grid in contents.grids for name in available(grid.shown())}
+    for name in names:
+        if name not in there:
+            raise ConfigurationError(f"figures={name}: none of these runs has what it needs: {FIGURES[name].needs}")
 
 
 def _write_rows(contents: Contents, folder: Path, formats: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from peftbench.errors import ConfigurationError
-from peftbench.record import WITHOUT_EFFECT
+from peftbench.record import WITHOUT_EFFECT, canonical
 from peftbench.report.marks import marks_of
 from peftbench.report.shape import readable, wrong_in
 
@@ -176,7 +176,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The configuration but for seed and place, flat: `{"method.rank": 8, ...}`; lists as they are."""
+        """The configuration, canonical, but for seed and place, flat: `{"method.rank": 8, ...}`; lists as they are."""
         config = {
             section: {
                 key: value
@@ -185,7 +185,7 @@ class Run:
             }
             if isinstance(values, Mapping)
             else values
-            for section, values in self.record["config"].items()
+            for section, values in canonical(self.record["config"]).items()
             if section not in _NOT_A_SETTING
         }
         # The form that a run has is a setting, by whichever word it was asked for.

@@ -35,7 +35,7 @@ def report(words: Sequence[str]) -> int:
     folders, options = _read(words)
     figures = _figures(options)
     to, form = options.get("to"), options.get("format")
-    formats = _formats(form or "all") if to else [_one_of("format", form or "terminal", FORMATS)]
+    formats = _formats(form or "all") if to else [_screen_format(form or "terminal")]
     found = find(folders)
     for file, reason in found.unreadable:
         print(f"peftbench: note: {file}: {reason}; left out", file=sys.stderr)
@@ -44,6 +44,8 @@ def report(words: Sequence[str]) -> int:
     contents = make(
         found, runs, options.get("layout"), _values(options.get("metric", "")), test, options.get("against")
     )
+    for told in contents.left_out:
+        print(f"peftbench: note: {told}", file=sys.stderr)
     if to:
         write(contents, replace(found, runs=_results(contents)), Path(to), formats, figures)
     else:
@@ -62,6 +64,8 @@ def _read(words: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
         if key in _OPTIONS and equals:
             if not value:
                 raise ConfigurationError(f"{key}=: a value is expected")
+            if key in options:
+                raise ConfigurationError(f"{word}: {key} is there twice; several values go by commas")
             options[key] = value
         else:
             folders.append(Path(word))
@@ -100,7 +104,15 @@ def _one_of(key: str, value: str, known: Sequence[str]) -> Any:
     return value
 
 
+def _screen_format(text: str) -> str:
+    if "," in text or text == "all":
+        raise ConfigurationError(f"format={text}: several are files; write them with to=<folder>")
+    return _one_of("format", text, FORMATS)
+
+
 def _formats(text: str) -> list[str]:
+    if "terminal" in _values(text):
+        raise ConfigurationError(f"format={text}: terminal is the screen's; leave to= out, or choose a file's format")
     asked = [_one_of("format", value, (*FORMATS[1:], "all")) for value in _values(text)]
     return list(FORMATS[1:]) if "all" in asked else asked
 

@@ -19,6 +19,7 @@ _STATISTICS = {
     "unknown": "the paper quotes the number, and what it is of its seeds is not known",
 }
 """Why a published number that is not known to be a mean is not held against the interval of one."""
+_NOT_AVERAGED = "not averaged: its runs have different rows of data"
 _QUANTIZATION = ("model.quantization", "model.double_quant")
 
 
@@ -32,7 +33,8 @@ class Verdict:
         published: the paper's.
         measured: ours over seeds; None: there is none.
         failed: seeds that gave no score, of all that were run, in words; empty: none.
-        verdict: `reproduced`, `not reproduced`, `too few seeds ...`, `not comparable: ...` or `...: no verdict`.
+        verdict: `reproduced`, `not reproduced`, `too few seeds ...`, `not comparable: ...`, `...: no verdict`, or why
+            there is no number of ours.
         digits: after the point.
     """
 
@@ -62,7 +64,8 @@ def _of_line(grid: Grid, line: Line) -> Iterator[Verdict]:
             continue
         scale, digits = grid.layout.scale_of(column)
         measured = _scaled(cell, scale)
-        said = _verdict(published, measured, _differing(grid, line, [column], cell.runs, [published]), digits)
+        differing = _differing(grid, line, [column], cell.runs, [published])
+        said = _NOT_AVERAGED if cell.mixed else _verdict(published, measured, differing, digits)
         yield Verdict(line.label, column.title, published, measured, _failed([cell]), said, digits)
     published, average = _published(grid, line, None), grid.average(line)
     if published is not None and average is not None:
@@ -161,7 +164,8 @@ def _length(steps: int | None) -> str:
 
 def _unlike(row: Row, columns: Sequence[Column]) -> list[str]:
     told = row.unlike or {}
-    return list(dict.fromkeys(told[key] for key in ("all", *(column.title for column in columns)) if key in told))
+    of_row = (told.get(key) for key in ("all", *(column.title for column in columns)))
+    return list(dict.fromkeys(filter(None, (*of_row, *(column.unlike for column in columns)))))
 
 
 def _other(what: str, ours: set[str], theirs: str | None) -> str:

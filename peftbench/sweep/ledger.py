@@ -64,6 +64,7 @@ class Ledger:
         words: the command's. total: how many runs there will be, as far as is known.
         cells: of tuning, what was tried and chosen for each method, task and model.
         folder: where the manifest goes; known with the first run.
+        planned: words of the runs that there will be, as far as they are known.
     """
 
     words: list[str]
@@ -73,6 +74,7 @@ class Ledger:
     outcomes: list[Outcome] = field(default_factory=list)
     cells: list[dict[str, Any]] = field(default_factory=list)
     folder: Path | None = None
+    planned: list[Sequence[str]] = field(default_factory=list)
     _live: Live | None = None
     _began: float = 0.0
 
@@ -94,6 +96,11 @@ class Ledger:
             if any(outcome.reused and outcome.status != "completed" for outcome in self.outcomes):
                 paper().print("what failed before was not run again; sweep.retry=true tries again")
             paper().print(self.summary())
+
+    def plan(self, runs: Sequence[Sequence[str]]) -> None:
+        """Runs that there will be."""
+        self.planned += runs
+        self.total += len(runs)
 
     def begin(self, overrides: Sequence[str], config: RunConfig) -> Outcome:
         """A run begins."""
@@ -120,7 +127,7 @@ class Ledger:
         """A run has ended, as `outcome` says."""
         self._write()
         if self._live is None:
-            screen().print(f"{self.summary()}  |  {_name(self.outcomes, outcome)}: {_result(outcome)}")
+            screen().print(f"{self.summary()}  |  {self._name(outcome)}: {_result(outcome)}")
 
     @property
     def status(self) -> int:
@@ -185,7 +192,7 @@ class Ledger:
             table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
         for outcome in outcomes:
             cells = (
-                _name(self.outcomes, outcome),
+                self._name(outcome),
                 outcome.status.replace("_", " "),
                 _result(outcome),
                 _duration(outcome),
@@ -193,6 +200,12 @@ class Ledger:
             )
             table.add_row(*cells[: len(table.columns)])
         return table
+
+    def _name(self, outcome: Outcome) -> str:
+        """What a run is of, and its words that not every run has."""
+        shared = set.intersection(*map(set, [o.overrides for o in self.outcomes] + self.planned))
+        words = [word for word in outcome.overrides if word not in shared and word.partition("=")[0] not in _NAMED]
+        return " ".join([outcome.task, outcome.method, outcome.model, f"seed {outcome.seed}", *words])
 
     def manifest(self) -> dict[str, Any]:
         """What the sweep was and what came of it, for reports."""
@@ -256,13 +269,6 @@ def _trials(cell: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[dict[st
             before.remove(same)
         found.append(trial if trial["run_id"] or same is None else same)
     return found + before
-
-
-def _name(outcomes: Sequence[Outcome], outcome: Outcome) -> str:
-    """What a run is of, and its words that not every run has."""
-    shared = set.intersection(*(set(o.overrides) for o in outcomes))
-    words = [word for word in outcome.overrides if word not in shared and word.partition("=")[0] not in _NAMED]
-    return " ".join([outcome.task, outcome.method, outcome.model, f"seed {outcome.seed}", *words])
 
 
 def _duration(outcome: Outcome) -> str:

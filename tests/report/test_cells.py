@@ -37,6 +37,27 @@ def test_settings_are_apart_and_in_order(write_run, grid):
     assert [line.label for line in grid().lines] == ["LoRA r=4", "LoRA r=8", "LoRA r=16"]
 
 
+@pytest.mark.parametrize(
+    ("method", "about"),
+    [
+        ("sora", {"settings": {"sites": SIX_SITES[::-1]}}),
+        ("full", {"config": {"trainer": {"max_steps": 100, "epochs": 9}}}),
+        ("bitfit", {"config": {"trainer": {"micro_batch_size": 32}}}),
+    ],
+)
+def test_other_words_for_the_same_run_are_no_other_setting(write_run, grid, method, about):
+    """What a run's identity holds for the same the report does too."""
+    same = {"config": {"trainer": {"max_steps": 100 if method == "full" else None, "micro_batch_size": None}}}
+    write_run(method=method, seed=0, scores=0.8, **{**same, **about})
+    write_run(method=method, seed=1, scores=0.9, **same)
+    assert only_cell(grid()).summary.n == 2
+
+
+def test_a_rows_sites_are_in_any_order(write_run, grid):
+    write_run(task="rte", experiment="sora_table1", settings={"rank": 8, "sites": SIX_SITES[::-1]})
+    assert [line.label for line in grid().lines] == ["LoRA r=8"]
+
+
 @pytest.mark.parametrize("key", ["gradient_checkpointing", "score_untrained", "device", "merge"])
 def test_what_changes_no_result_is_no_setting(write_run, grid, key):
     write_run(seed=0, scores=0.8, config={"trainer": {key: True}})
@@ -84,11 +105,11 @@ def test_runs_that_a_column_tells_apart_share_a_row(write_run, grid):
 
 def test_runs_that_no_column_takes_are_counted(write_run, grid):
     splits = {f"{split}_matched": {"accuracy": 0.9} for split in ("validation", "test")}
-    for seed, chosen in enumerate((None, "validation_matched", "validation_matched")):
+    for seed, chosen in enumerate(("validation_matched", "validation_other", "validation_other")):
         write_run(task="mnli", scores=splits, split="validation_matched", experiment="sora_table1", seed=seed,
                   config={"task": {"selection_split": chosen}}, protocol="sora",
                   settings={"rank": 8, "sites": SIX_SITES})  # fmt: skip
-    told = "Not in this table: 2 runs on MNLI with task.selection_split=validation_matched, which no column is of."
+    told = "Not in this table: 2 runs on MNLI with task.selection_split=validation_other, which no column is of."
     assert told in grid().notes
 
 
@@ -113,6 +134,12 @@ def test_partial_where_it_is_cut_and_whole_elsewhere_is_one_row(write_run, grid)
     write_run(task="cola", kind="partial", scores=0.5)
     write_run(task="rte", scores=0.6)
     assert [line.label for line in grid().lines] == ["LoRA"]
+
+
+def test_sample_data_on_one_task_and_the_benchmark_on_another_are_two_rows(write_run, grid):
+    write_run(task="cola", kind="sample", source="sample", scores=0.5)
+    write_run(task="rte", scores=0.6)
+    assert [line.label for line in grid().lines] == ["LoRA [benchmark]", "LoRA [sample data]"]
 
 
 def test_other_rows_of_data_are_told_and_not_averaged(write_run, grid):

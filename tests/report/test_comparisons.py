@@ -173,3 +173,48 @@ def test_runs_that_a_column_tells_apart_are_all_compared(write_run, outputs):
     (one,) = compare(make(found, found.runs).grids[0], "permutation", against="sora")
     assert one.columns == ("MNLI-m", "MNLI-mm")
     assert sorted(one.difference.values) == pytest.approx([-10.0] * 3 + [10.0] * 3)
+
+
+def test_seeds_with_rows_of_their_own_are_paired_on_the_same_rows(write_run, grid):
+    """As where each seed draws its own thousand rows; no cell has a mean then, and every pair is fair."""
+    for seed in range(3):
+        for method, scores in (("sora", SORA), ("lora", LORA)):
+            write_run(method=method, task="rte", seed=seed, scores=scores[seed], fingerprint=f"draw {seed}")
+    write_run(method="sora", task="rte", seed=3, scores=SORA[3], fingerprint="one draw")
+    write_run(method="lora", task="rte", seed=3, scores=LORA[3], fingerprint="another draw")
+    (found,) = compare(grid(), "permutation")
+    sign = 1 if found.first == "SoRA" else -1
+    by_hand = [100 * (a - b) * sign for a, b in zip(SORA[:3], LORA[:3], strict=True)]
+    assert found.difference.values == pytest.approx(by_hand)
+    assert found.refused == ""
+
+
+def test_other_lengths_of_training_are_told(write_run, outputs):
+    for method, epochs in (("sora", 3), ("lora", 9)):
+        for seed in range(3):
+            write_run(method=method, task="rte", seed=seed, config={"trainer": {"epochs": epochs}})
+            write_run(method=method, task="cola", seed=seed)
+    found = find([outputs])
+    table, _ = make(found, found.runs, against="sora").comparisons
+    assert "Not trained for the same length: SoRA with LoRA (RTE accuracy)." in table.notes
+
+
+def test_tasks_that_a_pair_lacks_are_one_note(write_run, outputs):
+    run_both(write_run, "rte", 3)
+    for task in ("cola", "mrpc"):
+        write_run(method="sora", task=task)
+    found = find([outputs])
+    table, _ = make(found, found.runs, against="sora").comparisons
+    told = [note for note in table.notes if note.startswith("Not compared on ")]
+    assert told == ["Not compared on CoLA, MRPC, run with SoRA alone: SoRA with LoRA."]
+
+
+def test_a_p_is_never_printed_as_nothing(write_run, outputs):
+    for seed in range(20):
+        write_run(method="sora", task="rte", seed=seed, scores=0.9 + seed / 1000)
+        write_run(method="lora", task="rte", seed=seed, scores=0.8)
+    found = find([outputs])
+    for test, told in (("wilcoxon", "< 0.0001"), ("permutation", "0.0001")):
+        table, _ = make(found, found.runs, test=test).comparisons
+        assert [cell.text for cell in table.rows[0]][-2:] == [told, told]
+        assert any("and 0.0001 beyond 16" in note for note in table.notes) == (test == "permutation")

@@ -204,6 +204,22 @@ def test_stage_summary(write_run, runs):
     assert found == pytest.approx([7 / 8, 3 / 8, 0])
 
 
+def test_stages_and_their_summary_as_tables(write_run, outputs):
+    for seed in (0, 1):
+        write_staged(write_run, seed=seed, experiment="sora_figure3")
+    found = find([outputs])
+    summary, table, *_ = make(found, found.runs).tables
+    assert [cell.text for cell in summary.rows[0]] == [
+        "MRPC", "SoRA", "generalization", "100", "10", "60.0", "20", "20 (99.0 %)", "88 / 38 / 0",
+    ]  # fmt: skip
+    rows = [[cell.text for cell in row] for row in table.rows]
+    assert [(row[0], row[3], row[5]) for row in rows] == [
+        ("MRPC", "100", "100.0 ± 0.0"), ("MRPC", "60", "99.5 ± 0.0"), ("MRPC", "20", "99.0 ± 0.0"),
+        ("MRPC", "10", "60.0 ± 0.0"),
+    ]  # fmt: skip
+    assert "Scores of split: validation." in table.caption
+
+
 def test_shares_are_of_the_dense_stages_mean(write_run, runs):
     """A seed that learnt nothing while dense, and a little later, keeps no thousand percent."""
     for seed in (0, 1):
@@ -326,6 +342,26 @@ def test_epoch_times_in_the_figure_are_the_tables(write_run, runs, outputs):
         told = f"{row['mean_s']:.1f} ± {row['std_s']:.1f} ({row['ratio']:.2f})"
         assert cells[row["setting"]] == told
     assert "(0.92×)" in words(grid.shown(), "epoch_time")
+
+
+def test_of_several_references_the_fastest_is_the_figures_and_the_tables(write_run, runs, outputs):
+    for target, seconds in ((4, 20.0), (8, 40.0)):
+        write_run(method="adalora", task="rte", experiment="sora_table4", settings={"target_rank": target},
+                  epoch_s=(seconds,))  # fmt: skip
+    write_run(method="sora", task="rte", experiment="sora_table4", epoch_s=(30.0,))
+    found = find([outputs])
+    (grid,) = make(found, found.runs).grids
+    table = epoch_time_table(grid)
+    assert {row[0].text: (row[1].text, row[2].text) for row in table.rows} == {
+        "AdaLoRA target_rank=4": ("20.0 (1.00)", "1.00"),
+        "AdaLoRA target_rank=8": ("40.0 (2.00)", "2.00 (1)"),
+        "SoRA": ("30.0 (1.50)", "1.50 (1)"),
+    }
+    assert "Of several settings of AdaLoRA the ratio is to the fastest on the task and machine." in table.notes
+    ratios = {row["setting"]: (row["ratio"], row["is_reference"]) for row in prepare_times(grid.shown())}
+    assert ratios == {
+        "AdaLoRA target_rank=4": (1.0, True), "AdaLoRA target_rank=8": (2.0, False), "SoRA": (1.5, False),
+    }  # fmt: skip
 
 
 def test_epoch_times_spread_is_drawn_and_words_stand_beside_it(write_run, runs):

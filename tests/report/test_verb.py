@@ -9,6 +9,7 @@ import time
 import pytest
 
 from peftbench.cli import exit_status
+from peftbench.report.verb import _OPTIONS
 
 METHODS = ("lora", "sora", "adalora", "bitfit")
 TASKS = ("mrpc", "rte", "cola", "stsb")
@@ -82,6 +83,11 @@ def test_filters_narrow(runs, capsys):
         (["{runs}", "metric=bleu"], "metric=bleu: "),
         (["{runs}", "format=parquet"], "format=parquet is a file; write it with to=<folder>"),
         (["{runs}", "test=t"], "test=t: unknown"),
+        (["{runs}", "method=LoRA"], "method=LoRA: unknown; did you mean lora?"),
+        (["{runs}", "against=Sora"], "against=Sora: no such row; did you mean sora?"),
+        (["{runs}", "format=markdown,csv"], "several are files; write them with to=<folder>"),
+        (["{runs}", "format=terminal", "to=x"], "terminal is the screen's"),
+        (["{runs}", "method=lora", "method=sora"], "method=sora: method is there twice"),
         (["{runs}", "to="], "to=: a value is expected"),
         (["{runs}", "layout=prefix_dart"], "no column for the runs' tasks (mrpc)"),
     ],
@@ -144,6 +150,8 @@ def test_figures_are_files_and_have_names(runs, tmp_path, capsys):
     assert "figures=pareto: figures are files; write them with to=<folder>" in capsys.readouterr().err
     assert exit_status(["report", runs, f"to={tmp_path / 'r'}", "figures=paretto"]) == 2
     assert "did you mean pareto?" in capsys.readouterr().err
+    assert exit_status(["report", runs, f"to={tmp_path / 'r'}", "figures=pareto,stages"]) == 2
+    assert "figures=stages: none of these runs has what it needs: completed runs of Al" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
 
 
@@ -151,3 +159,34 @@ def test_all_and_another_format_are_all(runs, tmp_path):
     assert exit_status(["report", runs, f"to={tmp_path / 'r'}", "format=all,markdown", "figures=none"]) == 0
     assert (tmp_path / "r" / "report.html").is_file()
     assert (tmp_path / "r" / "table.tex").is_file()
+
+
+def test_a_metric_of_some_experiments_leaves_the_others_out(write_run, outputs, capsys):
+    write_run(task="cola", experiment="a", scores=0.5)
+    write_run(task="rte", experiment="b", scores=0.6)
+    assert exit_status(["report", str(outputs), "metric=accuracy"]) == 0
+    captured = capsys.readouterr()
+    assert "60.00" in captured.out
+    assert captured.err == ("peftbench: note: metric=accuracy: no such column in a (measured: matthews_correlation)\n")
+    assert exit_status(["report", str(outputs), "metric=bleu"]) == 2
+    assert "in a (measured: matthews_correlation); metric=bleu: no such column in b" in capsys.readouterr().err
+
+
+def test_the_reports_help_names_every_option(capsys):
+    assert exit_status(["report", "--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f" {option}=" in told for option in _OPTIONS)
+
+
+def test_pages_of_an_earlier_larger_figure_go(write_run, outputs, tmp_path):
+    words = ["report", str(outputs), f"to={tmp_path}", "figures=pareto", "format=csv"]
+    folder = tmp_path / "figures" / "default"
+    for task in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "boolq", "cb", "copa", "wic", "wsc"):
+        write_run(task=task, scores=0.5)
+    assert exit_status(words) == 0
+    assert (folder / "pareto-2.svg").is_file()
+    (folder / "pareto-mine.svg").write_text("the user's")
+    assert exit_status([*words, "task=rte"]) == 0
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "pareto-mine.svg", "pareto.csv", "pareto.pdf", "pareto.png", "pareto.svg",
+    ]  # fmt: skip

@@ -255,3 +255,11 @@ def test_secondary_sources_stay_marked(write_run, verdicts):
                   scores={"validation": {"accuracy": 0.82}, "test": {"accuracy": 0.823 + seed / 500}})  # fmt: skip
     found = only(verdicts)
     assert (found.verdict, found.published.secondary) == ("reproduced", True)
+
+
+def test_runs_without_a_mean_say_why(write_run, verdicts):
+    for seed in range(3):
+        run_about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": SIX_SITES}
+        write_run(seed=seed, scores=PUBLISHED, fingerprint=f"draw {seed}", **run_about)
+    found = only(verdicts)
+    assert (found.measured, found.verdict) == (None, "not averaged: its runs have different rows of data")

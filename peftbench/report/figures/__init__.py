@@ -79,10 +79,20 @@ def draw(runs: Sequence[Run], names: Sequence[str], folder: Path) -> Drawn:
             files.append(write_rows(folder / f"{kind.name}.csv", rows))
             if kind.summary:
                 files.append(write_rows(folder / f"{kind.name}-summary.csv", kind.summary(rows)))
-            for number, page in enumerate(kind.pages(rows), start=1):
+            pages = kind.pages(rows)
+            for number, page in enumerate(pages, start=1):
                 stem = kind.name if number == 1 else f"{kind.name}-{number}"
                 files += canvas.save(kind.paint(page), folder, stem)
+            _remove_pages_after(len(pages), kind.name, folder)
     return Drawn(files, skipped, left_out)
+
+
+def _remove_pages_after(last: int, name: str, folder: Path) -> None:
+    """Further pages of a figure that an earlier report, of more panels, left in the folder."""
+    for file in folder.glob(f"{name}-*.*"):
+        number = file.stem.removeprefix(f"{name}-")
+        if number.isdecimal() and int(number) > last:
+            file.unlink()
 
 
 def available(runs: Sequence[Run]) -> list[str]:

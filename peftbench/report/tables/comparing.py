@@ -15,6 +15,7 @@ _TESTS = {
     "permutation": "sign-flip permutation test (exact up to 16 pairs, 9,999 random flips beyond)",
     "wilcoxon": "Wilcoxon's signed-rank test",
 }
+_FLOORS = {"permutation": ", and 0.0001 beyond 16", "wilcoxon": ""}
 
 
 def comparison_table(grid: Grid, comparisons: Sequence[Comparison], test: Test) -> Table:
@@ -23,24 +24,43 @@ def comparison_table(grid: Grid, comparisons: Sequence[Comparison], test: Test) 
     for found in comparisons:
         number = "–" if found.difference is None else f"{found.difference.mean:+.{grid.layout.digits}f}"
         n = "0" if found.difference is None else str(found.difference.n)
-        tested = [found.refused, "–"] if found.p is None else [f"{found.p:.4f}", f"{found.p_holm:.4f}"]
+        tested = [found.refused, "–"] if found.p is None else [_p(found.p), _p(found.p_holm)]
         rows.append(row_of(found.first, found.second, number, n, *tested))
     notes = (
         "Difference: first less second, mean over pairs of one task and seed; above 0 the first is better.",
         f"p: two-sided, {_TESTS[test]}; Holm: corrected over all comparisons of this report.",
-        "The smallest p that n pairs can give is 2/2ⁿ: 0.25 of three, 0.0625 of five. It speaks of these tasks alone.",
+        f"The smallest p that n pairs can give is 2/2ⁿ: 0.25 of three, 0.0625 of five{_FLOORS[test]}. It speaks of "
+        "these tasks alone.",
     )
     compared = dict.fromkeys(title for found in comparisons for title in found.columns)
     notes += (f"Columns compared, one of each run: {', '.join(compared)}.",) if compared else ()
-    left_out: dict[str, list[str]] = {}
-    for found in comparisons:
-        for what in found.left_out:
-            left_out.setdefault(what, []).append(f"{found.first} with {found.second}")
-    notes += tuple(f"Not compared on {what}: {'; '.join(pairs)}." for what, pairs in left_out.items())
+    notes += tuple(f"Not compared on {what}: {'; '.join(pairs)}." for what, pairs in _left_out(comparisons).items())
+    unequal = [f"{_pair(found)} ({', '.join(found.unequal)})" for found in comparisons if found.unequal]
+    notes += (f"Not trained for the same length: {'; '.join(unequal)}.",) if unequal else ()
     headers = ("first", "second", "difference", "pairs", "p", "p (Holm)")
     return Table(
         f"{grid.layout.name}_comparisons", titled(grid, "comparisons"), headers, tuple(rows), caption(grid), notes, 2
     )
+
+
+def _p(p: float | None) -> str:
+    return "–" if p is None else f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+
+
+def _pair(found: Comparison) -> str:
+    return f"{found.first} with {found.second}"
+
+
+def _left_out(comparisons: Sequence[Comparison]) -> dict[str, list[str]]:
+    """Pairs by the tasks that they were not compared on, and why."""
+    pairs: dict[str, list[str]] = {}
+    for found in comparisons:
+        tasks: dict[str, list[str]] = {}
+        for task, why in found.left_out.items():
+            tasks.setdefault(why, []).append(task)
+        for why, of_pair in tasks.items():
+            pairs.setdefault(f"{', '.join(of_pair)}, {why}", []).append(_pair(found))
+    return pairs
 
 
 def verdict_table(grid: Grid, verdicts: Sequence[Verdict]) -> Table:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from peftbench.report.captions import caption, titled
-from peftbench.report.cells import Grid, Line
+from peftbench.report.cells import Grid, Line, ground
 from peftbench.report.labels import task_name
 from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
@@ -16,26 +16,29 @@ from peftbench.report.tables.model import Table, row_of, spread
 def epoch_time_table(grid: Grid) -> Table:
     """Seconds per epoch by task, and the ratio to the reference's, paired by task and seed; a row for each machine."""
     parts = _parts(grid)
-    reference = next((line for line in grid.lines if line.row.label == grid.layout.reference), None)
+    references = [line for line in grid.lines if line.row.label == grid.layout.reference]
     machines = sorted({run.machine for run in grid.runs if run.completed and epoch_seconds(run) is not None})
     rows = []
     for line in grid.lines:
         of_line = {run.machine for run in line.runs if epoch_seconds(run) is not None} or {None}
         for machine in sorted(of_line, key=str):
             seconds = [_seconds(line, place, machine) for _, place in parts]
-            theirs = [_seconds(reference, place, machine) if reference else {} for _, place in parts]
+            beside = [_reference(references, line, place, machine) for _, place in parts]
+            theirs = [_seconds(r, place, machine) if r else {} for r, (_, place) in zip(beside, parts, strict=True)]
             paired = [ratios(*pair) for pair in zip(seconds, theirs, strict=True)]
             cells = [_told(*pair) for pair in zip(seconds, paired, strict=True)]
             overall = [ratio for of_part in paired for ratio in of_part]
             label = f"{line.label} [{machine or 'unknown machine'}]" if len(machines) > 1 else line.label
-            rows.append(row_of(label, *cells, _overall(overall, line is reference)))
-    name = reference.label if reference else "the reference"
+            rows.append(row_of(label, *cells, _overall(overall, all(r is line for r in beside if r))))
+    name = grid.layout.reference if references else "the reference"
     notes = (
         "Seconds of training per epoch, evaluation apart: the median of a run's epochs, mean ± standard deviation over "
         "runs of one machine.",
         f"In brackets: the ratio to {name}, the geometric mean over runs paired by task and seed, on equal machines; "
         "last column: over all pairs ± the ratios' standard deviation (number of pairs).",
     )
+    if len(references) > 1:
+        notes += (f"Of several settings of {name} the ratio is to the fastest on the task and machine.",)
     headers = ("method", *(f"{title}, s" for title, _ in parts), f"ratio to {name}")
     return Table(
         f"{grid.layout.name}_epoch_time", titled(grid, "training time per epoch"), headers, tuple(rows),
@@ -99,6 +102,13 @@ def _seconds(line: Line, place: int, machine: str | None) -> dict[int, float]:
     """Of a column's runs on a machine, by seed."""
     runs = [run for run in line.cells[place].runs if run.machine == machine]
     return {run.seed: seconds for run in runs if (seconds := epoch_seconds(run)) is not None}
+
+
+def _reference(references: Iterable[Line], line: Line, place: int, machine: str | None) -> Line | None:
+    """Of the reference's lines on a line's ground the fastest on a task and machine: no other is favoured by less."""
+    here = ground(line.cells[place].runs)
+    there = [r for r in references if ground(r.cells[place].runs) == here and _seconds(r, place, machine)]
+    return min(there, key=lambda r: statistics.fmean(_seconds(r, place, machine).values()), default=None)
 
 
 def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:

@@ -95,8 +95,8 @@ def _meanings(grid: Grid, averaged: bool) -> list[str]:
 
 
 def _same_n(grid: Grid) -> str:
-    n = next((cell.summary.n for line in grid.lines for cell in line.cells if cell.summary), 0)
-    return f"n = {n} in every cell that has a score."
+    n = next((cell.summary.n for line in grid.lines for cell in line.cells if cell.summary), None)
+    return "No cell has a mean." if n is None else f"n = {n} in every cell that has a score."
 
 
 def _parameters(line: Line) -> str:
