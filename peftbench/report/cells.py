@@ -25,6 +25,7 @@ class Cell:
         ended: how many of the others ended how.
         mixed: whether the runs have different rows of data, and so no common mean.
         trials: tuning trials behind the runs; None: none are known.
+        remarks: what its reader must know of it.
     """
 
     values: Mapping[int, float]
@@ -32,6 +33,7 @@ class Cell:
     ended: Mapping[str, int]
     mixed: bool = False
     trials: int | None = None
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -118,9 +120,9 @@ def fill(layout: Layout, runs: Sequence[Run], trials_of: Callable[[Run], int | N
     lines = []
     for row, taken in _by_row(layout, in_columns):
         for label, parts in _apart(row, taken, columns):
-            cells = tuple(_cell(label, column, [r for r in parts if column.takes(r)], trials_of, notes)
-                          for column in columns)  # fmt: skip
+            cells = tuple(_cell(column, [r for r in parts if column.takes(r)], trials_of) for column in columns)
             lines.append(Line(label, row, cells))
+    notes += _remarks(lines, columns)
     absent = [row.label for row in layout.rows if all(line.row != row for line in lines)]
     if absent:
         notes.append(f"No runs: {', '.join(absent)}.")
@@ -218,15 +220,26 @@ def _split(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -> list[
     return [(f"{label} {name}".strip(), parts[name]) for name in sorted(parts, key=natural)]
 
 
-def _cell(
-    label: str, column: Column, runs: Sequence[Run], trials_of: Callable[[Run], int | None], notes: list[str]
-) -> Cell:
+def _remarks(lines: Iterable[Line], columns: Sequence[Column]) -> list[str]:
+    """What cells have to say, each thing once, with the cells that say it."""
+    told: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for line in lines:
+        for column, cell in zip(columns, line.cells, strict=True):
+            for remark in cell.remarks:
+                told[remark][line.label].append(column.title)
+    return [
+        f"{'; '.join(', '.join((label, *titles)) for label, titles in where.items())}: {remark}."
+        for remark, where in told.items()
+    ]
+
+
+def _cell(column: Column, runs: Sequence[Run], trials_of: Callable[[Run], int | None]) -> Cell:
     chosen = latest(runs, lambda run: run.seed)
-    where = f"{label}, {column.title}"
+    remarks = []
     twice = sorted({run.seed for run in runs if run.run_id != chosen[run.seed].run_id and run.completed})
     if twice:
         seeds = ", ".join(map(str, twice))
-        notes.append(f"{where}: several completed runs of seed {seeds}; the latest counts.")
+        remarks.append(f"several completed runs of seed {seeds}; the latest counts")
     scores = {seed: (run, _score(run, column)) for seed, run in sorted(chosen.items())}
     values = {seed: score for seed, (_, score) in scores.items() if score is not None}
     counted = tuple(run for run, _ in scores.values() if run.completed)
@@ -234,14 +247,14 @@ def _cell(
         "no such metric" if run.completed else run.status for run, score in scores.values() if score is None
     )
     flags = Counter(flag.partition(":")[0] for run in counted for flag in run.flags)
-    notes += [f"{where}: {flag} ({count} of {runs_of(len(counted))})." for flag, count in flags.items()]
+    remarks += [f"{flag} ({count} of {runs_of(len(counted))})" for flag, count in flags.items()]
     if states := _several(counted, lambda run: run.commit):
-        notes.append(f"{where}: runs of {states} states of the code in one mean.")
+        remarks.append(f"runs of {states} states of the code in one mean")
     mixed = _several(counted, lambda run: run.rows) > 0
     if mixed:
-        notes.append(f"{where}: not averaged, for its runs have different rows of data.")
+        remarks.append("not averaged, for the runs have different rows of data")
     trials = max((n for run in counted if (n := trials_of(run)) is not None), default=None)
-    return Cell(values, counted, ended, mixed, trials)
+    return Cell(values, counted, ended, mixed, trials, tuple(remarks))
 
 
 def ground(runs: Iterable[Run]) -> Hashable:

@@ -91,14 +91,14 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
     differences: list[float] = []
     shared: dict[str, int] = {}
     tasks: dict[str, bool] = {}
-    alone: dict[str, str] = {}
+    alone: dict[str, None] = {}
     columns: list[str] = []
     unequal: list[str] = []
     cells = zip(grid.columns, first.cells, second.cells, strict=True)
     for column, a, b in sorted(cells, key=lambda found: found[0].split not in (None, "test")):
         task = _filled_by(column)
         if bool(a.tried) != bool(b.tried):
-            alone.setdefault(task, (first if a.tried else second).label)
+            alone[task] = None
         if not a.tried or not b.tried or tasks.get(task):
             continue
         if not a.values or not b.values:
@@ -115,9 +115,8 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
                 unequal.append(column.title)
     if tasks and not any(tasks.values()):
         return None
-    alone = {task: label for task, label in alone.items() if task not in tasks and task not in shared}
     left_out = {task: "whose models, weights or rows differ" for task, common in tasks.items() if not common}
-    left_out |= {task: f"run with {label} alone" for task, label in alone.items()}
+    left_out |= {task: "run with one of the two alone" for task in alone if task not in tasks and task not in shared}
     fewest = min(shared, key=lambda task: shared[task], default="")
     refused = ""
     if shared.get(fewest, 0) < MIN_SEEDS:

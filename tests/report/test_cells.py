@@ -147,7 +147,7 @@ def test_other_rows_of_data_are_told_and_not_averaged(write_run, grid):
     write_run(seed=1, scores=0.9, fingerprint="other")
     found = grid()
     assert only_cell(found).summary is None
-    assert any("not averaged, for its runs have different rows of data" in note for note in found.notes)
+    assert any("not averaged, for the runs have different rows of data" in note for note in found.notes)
 
 
 def test_other_commits_are_averaged_and_told(write_run, grid):
