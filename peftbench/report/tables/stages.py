@@ -50,13 +50,13 @@ def stages_summary_table(grid: Grid) -> Table:
         for row in curves
     ]
     headers = (
-        "task", "method", "quantity", "dense", "last stage", "its %", f"fewest with {KEPT:.0f} %", "knee",
+        "task", "method", "quantity", "dense", "last stage", "kept there, %", f"fewest with {KEPT:.0f} %", "knee",
         "zero ranks, %",
     )  # fmt: skip
     notes = (
         _SHARES,
-        f"Fewest with {KEPT:.0f} %: the smallest measured count of effective parameters whose mean keeps that share; "
-        "nothing is interpolated.",
+        "Dense, last stage, fewest, knee: effective parameters.",
+        f"Fewest with {KEPT:.0f} %: the smallest measured count whose mean keeps that share; nothing is interpolated.",
         "Knee: the measured point farthest above the chord from the sparsest to the densest; –: none by a percent.",
         f"Zero ranks: of the last stage, in the {' / '.join(THIRDS)} third of the layers.",
     )
