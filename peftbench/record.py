@@ -40,8 +40,8 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         config: sections and values, as `config.yaml` holds them; it may lack keys.
     """
-    found = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
-    method, task, trainer = (found.get(section) or {} for section in ("method", "task", "trainer"))
+    sections = {key: dict(value) for key, value in config.items() if isinstance(value, Mapping)}
+    method, task, trainer = (sections.get(name, {}) for name in ("method", "task", "trainer"))
     if isinstance(method.get("sites"), list):
         method["sites"] = sorted(method["sites"], key=str)
     if task.get("beams") == 1:  # Greedy: no beams are compared by their length.
@@ -50,7 +50,7 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
         trainer.pop("epochs", None)
     if "micro_batch_size" in trainer and trainer["micro_batch_size"] == trainer.get("batch_size"):
         trainer["micro_batch_size"] = None
-    return found
+    return {**config, **sections}
 
 
 Status = Literal["completed", "failed", "diverged", "out_of_memory", "interrupted"]

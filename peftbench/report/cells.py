@@ -201,9 +201,9 @@ def _split_within(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -
 
 def _split_by_kind(label: str, runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     """Apart by kind of data; of real data only where one task has several: a cut of large tasks cuts no small one."""
-    if {run.kind for run in runs} <= {"benchmark", "partial data"}:
-        return _split_within(label, runs, lambda run: run.kind)
-    return _split(label, runs, lambda run: f"[{run.kind}]")
+    real = {run.kind for run in runs} & {"benchmark", "partial data"}
+    parts = _split(label, runs, lambda run: f"[{' and '.join(sorted(real)) if run.kind in real else run.kind}]")
+    return [piece for name, part in parts for piece in _split_within(name, part, lambda run: run.kind)]
 
 
 def _weights(run: Run) -> str:

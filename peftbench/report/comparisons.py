@@ -11,6 +11,7 @@ from peftbench.errors import ConfigurationError
 from peftbench.report.cells import Cell, Grid, Line, ground
 from peftbench.report.labels import task_name, training_length
 from peftbench.report.layouts import Column
+from peftbench.report.records import Run
 from peftbench.report.statistics import MIN_SEEDS, Summary, Test, holm, paired_p
 from peftbench.strict import did_you_mean
 
@@ -75,11 +76,12 @@ def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def check_named(grids: Sequence[Grid], against: str) -> None:
-    """Raises ConfigurationError where no grid has a row of that label or method."""
+def check_named(grids: Sequence[Grid], against: str, left_out: Sequence[str] = ()) -> None:
+    """Raises ConfigurationError, with what was left out, where no grid has a row of that label or method."""
     if not any(_named(grid, against) for grid in grids):
         known = dict.fromkeys(name for grid in grids for line in grid.lines for name in (line.label, line.row.method))
-        raise ConfigurationError(f"against={against}: no such row{did_you_mean(against, known)} ({', '.join(known)})")
+        told = f"against={against}: no such row{did_you_mean(against, known)} ({', '.join(known)})"
+        raise ConfigurationError("; ".join((told, *left_out)))
 
 
 def _named(grid: Grid, name: str | None) -> list[Line]:
@@ -111,7 +113,7 @@ def _compared(grid: Grid, first: Line, second: Line, test: Test) -> Comparison |
             shared[task] = len(seeds)
             columns.append(column.title)
             differences += [scale * (a.values[seed] - b.values[seed]) for seed in seeds]
-            if {training_length(run) for run in a.runs} != {training_length(run) for run in b.runs}:
+            if {_epochs(run) for run in a.runs} != {_epochs(run) for run in b.runs}:
                 unequal.append(column.title)
     if tasks and not any(tasks.values()):
         return None
@@ -138,6 +140,15 @@ def _paired(a: Cell, b: Cell) -> list[int]:
     """Seeds that both have, on the same rows of data."""
     ours, theirs = ({run.seed: ground([run]) for run in cell.runs} for cell in (a, b))
     return [seed for seed in sorted(set(a.values) & set(b.values)) if ours[seed] == theirs[seed]]
+
+
+def _epochs(run: Run) -> object:
+    """How often a run saw its rows, to a tenth; where the record does not say, its length in words."""
+    steps, batch, rows = run.record.get("steps"), run.settings.get("trainer.batch_size"), run.train_rows
+    counts = list(steps.values()) if isinstance(steps, Mapping) else []
+    if not rows or not isinstance(batch, int) or not counts or not all(isinstance(count, int) for count in counts):
+        return training_length(run)
+    return round(sum(counts) * batch / rows, 1)
 
 
 def _filled_by(column: Column) -> str:

@@ -85,7 +85,7 @@ def make(
     laid_out, left_out = _laid_out(results, layout, metrics)
     grids = [_without_trials(fill(its, of_it, budgets.of), of_it, tried) for its, of_it in laid_out]
     if against:
-        check_named(grids, against)
+        check_named(grids, against, left_out)
     compared = [compare(grid, test, against) for grid in grids]
     adjusted = iter(corrected([found for of_grid in compared for found in of_grid]))
     tables: list[Table] = []
@@ -132,8 +132,8 @@ def _laid_out(
         if narrowed.columns:
             found.append((narrowed, its))
         else:
-            known = ", ".join(sorted(_measured(its)))
-            left_out.append(f"metric={','.join(metrics)}: no such column in {layout.name} (measured: {known})")
+            known = f"measured: {', '.join(sorted(_measured(its)))}" if _measured(its) else "no run of it is complete"
+            left_out.append(f"metric={','.join(metrics)}: no such column in {layout.name} ({known})")
     if not found:
         raise ConfigurationError("; ".join(left_out))
     return found, left_out

@@ -31,7 +31,7 @@ _NOT_COMPARED: Mapping[str, frozenset[str]] = {
 
 _ADDED_LATER: Mapping[str, Mapping[str, Any]] = {
     "model": {"quantization": None, "double_quant": True, "dtype": "float32"},
-    "trainer": {"skip_nonfinite": 0},
+    "trainer": {"skip_nonfinite": 0, "head": "train"},
 }
 """Keys that records of earlier releases lack, with the values that those runs were made with."""
 

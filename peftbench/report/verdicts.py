@@ -65,7 +65,7 @@ def _of_line(grid: Grid, line: Line) -> Iterator[Verdict]:
         scale, digits = grid.layout.scale_of(column)
         measured = _scaled(cell, scale)
         differing = _differing(grid, line, [column], cell.runs, [published])
-        said = _NOT_AVERAGED if cell.mixed else _verdict(published, measured, differing, digits)
+        said = (differing or _NOT_AVERAGED) if cell.mixed else _verdict(published, measured, differing, digits)
         yield Verdict(line.label, column.title, published, measured, _failed([cell]), said, digits)
     published, average = _published(grid, line, None), grid.average(line)
     if published is not None and average is not None:
@@ -121,7 +121,7 @@ def _differing(
         *_quantized(line.row, runs),
         _other("protocol", {run.protocol for run in runs}, layout.protocol),
         *_steps(runs, layout.max_steps),
-        _other("trainer.head", {str(run.settings.get("trainer.head")) for run in runs}, line.row.head),
+        _other("trainer.head", {run.settings.get("trainer.head", "train") for run in runs}, line.row.head),
         *(f"split of {column.title}" for column in columns if column.title in grid.moved),
         *_unlike(line.row, columns),
         *dict.fromkeys(published.note for published in numbers if "not comparable" in published.note),

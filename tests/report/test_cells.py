@@ -43,13 +43,18 @@ def test_settings_are_apart_and_in_order(write_run, grid):
         ("sora", {"settings": {"sites": SIX_SITES[::-1]}}),
         ("full", {"config": {"trainer": {"max_steps": 100, "epochs": 9}}}),
         ("bitfit", {"config": {"trainer": {"micro_batch_size": 32}}}),
+        ("lora", {"config": {"task": {"beams": 1, "length_penalty": 0.5}}}),
     ],
 )
 def test_other_words_for_the_same_run_are_no_other_setting(write_run, grid, method, about):
-    """What a run's identity holds for the same the report does too."""
-    same = {"config": {"trainer": {"max_steps": 100 if method == "full" else None, "micro_batch_size": None}}}
-    write_run(method=method, seed=0, scores=0.8, **{**same, **about})
-    write_run(method=method, seed=1, scores=0.9, **same)
+    """What a run's identity holds for the same the report does too: sites, length, micro-batches, beams."""
+    other = {
+        "trainer": {"max_steps": 100 if method == "full" else None, "micro_batch_size": None},
+        "task": {"beams": 1},
+    }
+    config = {section: values | about.get("config", {}).get(section, {}) for section, values in other.items()}
+    write_run(method=method, seed=0, scores=0.8, **{**about, "config": config})
+    write_run(method=method, seed=1, scores=0.9, config=other)
     assert only_cell(grid()).summary.n == 2
 
 
@@ -140,6 +145,9 @@ def test_sample_data_on_one_task_and_the_benchmark_on_another_are_two_rows(write
     write_run(task="cola", kind="sample", source="sample", scores=0.5)
     write_run(task="rte", scores=0.6)
     assert [line.label for line in grid().lines] == ["LoRA [benchmark]", "LoRA [sample data]"]
+    write_run(task="mrpc", kind="partial", scores=0.7)
+    told = ["LoRA [benchmark and partial data]", "LoRA [sample data]"]
+    assert [line.label for line in grid().lines] == told, "whole and cut tasks stand in one row all the same"
 
 
 def test_other_rows_of_data_are_told_and_not_averaged(write_run, grid):
@@ -156,6 +164,16 @@ def test_other_commits_are_averaged_and_told(write_run, grid):
     found = grid()
     assert only_cell(found).summary.mean == pytest.approx(0.85)
     assert any("runs of 2 states of the code in one mean" in note for note in found.notes)
+
+
+def test_what_several_cells_say_is_said_once(write_run, grid):
+    for task in ("rte", "cola"):
+        for method in ("lora", "sora"):
+            write_run(method=method, task=task, seed=0)
+            write_run(method=method, task=task, seed=1, commit="0" * 40)
+    told = [note for note in grid().notes if "states of the code" in note]
+    where = "SoRA, CoLA matthews_correlation, RTE accuracy; LoRA, CoLA matthews_correlation, RTE accuracy"
+    assert sorted("; ".join(told).partition(":")[0].split("; ")) == sorted(where.split("; "))
 
 
 def test_failures_are_counted_beside_the_score(write_run, grid):

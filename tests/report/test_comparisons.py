@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from scipy import stats
 
@@ -194,6 +196,23 @@ def test_other_lengths_of_training_are_told(write_run, outputs):
         for seed in range(3):
             write_run(method=method, task="rte", seed=seed, config={"trainer": {"epochs": epochs}})
             write_run(method=method, task="cola", seed=seed)
+    found = find([outputs])
+    table, _ = make(found, found.runs, against="sora").comparisons
+    assert not any(note.startswith("Not trained for the same length") for note in table.notes), "the record says: 345"
+    for file in outputs.rglob("record.json"):
+        record = json.loads(file.read_text())
+        del record["steps"]
+        file.write_text(json.dumps(record))
+    found = find([outputs])
+    table, _ = make(found, found.runs, against="sora").comparisons
+    assert "Not trained for the same length: SoRA with LoRA (RTE accuracy)." in table.notes
+
+
+def test_steps_of_other_batches_are_other_lengths(write_run, outputs):
+    for method, batch in (("sora", 8), ("lora", 32)):
+        for seed in range(3):
+            config = {"trainer": {"max_steps": 345, "batch_size": batch}}
+            write_run(method=method, task="rte", seed=seed, config=config)
     found = find([outputs])
     table, _ = make(found, found.runs, against="sora").comparisons
     assert "Not trained for the same length: SoRA with LoRA (RTE accuracy)." in table.notes

@@ -210,14 +210,34 @@ def test_stages_and_their_summary_as_tables(write_run, outputs):
     found = find([outputs])
     summary, table, *_ = make(found, found.runs).tables
     assert [cell.text for cell in summary.rows[0]] == [
-        "MRPC", "SoRA", "generalization", "100", "10", "60.0", "20", "20 (99.0 %)", "88 / 38 / 0",
+        "MRPC", "SoRA, Algorithm 1", "generalization", "2", "100", "10", "60.0", "20", "20 (99.0 %)", "88 / 38 / 0",
     ]  # fmt: skip
     rows = [[cell.text for cell in row] for row in table.rows]
-    assert [(row[0], row[3], row[5]) for row in rows] == [
-        ("MRPC", "100", "100.0 ± 0.0"), ("MRPC", "60", "99.5 ± 0.0"), ("MRPC", "20", "99.0 ± 0.0"),
-        ("MRPC", "10", "60.0 ± 0.0"),
+    assert [(row[3], row[4], row[6]) for row in rows] == [
+        ("2", "100", "100.0 ± 0.0"), ("2", "60", "99.5 ± 0.0"), ("2", "20", "99.0 ± 0.0"), ("2", "10", "60.0 ± 0.0"),
     ]  # fmt: skip
-    assert "Scores of split: validation." in table.caption
+    for one in (summary, table):
+        assert "Scores of split: validation." in one.caption
+        assert any("MRPC accuracy" in note for note in one.notes)
+
+
+def test_tables_of_stages_tell_models_apart_and_what_is_not_there(write_run, outputs):
+    about = {"experiment": "sora_figure3"}
+    write_staged(write_run, seed=0, **about)
+    shorter = write_staged(write_run, seed=1, **about)
+    record = json.loads(shorter.read_text())
+    record["stages"] = record["stages"][:2]
+    shorter.write_text(json.dumps(record))
+    write_staged(write_run, model="bert_base", **about)
+    write_staged(write_run, task="cola", dense_score=-0.1, **about)
+    found = find([outputs])
+    _, table, *_ = make(found, found.runs).tables
+    shown = {(row[1].text, row[2].text, row[3].text) for row in table.rows}
+    assert {name for name, _, _ in shown} == {"SoRA, Algorithm 1 (bert_base)", "SoRA, Algorithm 1 (minilm)"}
+    assert sum(name.endswith("(minilm)") and n == "2" for name, _, n in shown) == 2
+    assert "SoRA, Algorithm 1 (minilm), MRPC: the first 2 stages, which every seed has." in table.notes
+    assert any("CoLA" in note and "no curve, for a score is missing" in note for note in table.notes)
+    assert make(found, [run for run in found.runs if run.task == "cola"]).tables[0].name == "sora_figure3", "none empty"
 
 
 def test_shares_are_of_the_dense_stages_mean(write_run, runs):
@@ -357,11 +377,27 @@ def test_of_several_references_the_fastest_is_the_figures_and_the_tables(write_r
         "AdaLoRA target_rank=8": ("40.0 (2.00)", "2.00 (1)"),
         "SoRA": ("30.0 (1.50)", "1.50 (1)"),
     }
-    assert "Of several settings of AdaLoRA the ratio is to the fastest on the task and machine." in table.notes
+    assert table.notes[-1].startswith("Of several settings of AdaLoRA the ratio is to the fastest on the task")
     ratios = {row["setting"]: (row["ratio"], row["is_reference"]) for row in prepare_times(grid.shown())}
     assert ratios == {
         "AdaLoRA target_rank=4": (1.0, True), "AdaLoRA target_rank=8": (2.0, False), "SoRA": (1.5, False),
     }  # fmt: skip
+
+
+def test_a_reference_without_a_run_to_pair_is_passed_over(write_run, outputs):
+    """One of another seed, and a run on other rows beside three that pair."""
+    about = {"task": "rte", "experiment": "sora_table4"}
+    for seed in range(3):
+        write_run(method="adalora", seed=seed, epoch_s=(20.0,), **about)
+        write_run(method="sora", seed=seed, epoch_s=(10.0,), **about)
+    write_run(method="adalora", seed=7, settings={"target_rank": 4}, epoch_s=(19.0,), **about)
+    write_run(method="sora", seed=3, epoch_s=(10.0,), fingerprint="other", **about)
+    found = find([outputs])
+    (grid,) = make(found, found.runs).grids
+    cells = {row[0].text: row[2].text for row in epoch_time_table(grid).rows}
+    assert cells["SoRA"] == "0.50 ± 0.00 (3)"
+    ratios = [row["ratio"] for row in prepare_times(grid.shown()) if row["method"] == "sora" and row["seeds"] == 3]
+    assert ratios == [0.5]
 
 
 def test_epoch_times_spread_is_drawn_and_words_stand_beside_it(write_run, runs):

@@ -75,6 +75,14 @@ def test_no_wrong_value_anywhere_stops_a_report(record, outputs, tmp_path):
         assert len(found.runs) + len(found.unreadable) == 2
 
 
+@pytest.mark.parametrize("value", ["x", [1], 5, None])
+def test_sections_that_are_no_mappings_stop_no_report(record, outputs, tmp_path, value):
+    good = json.loads(record.read_text())
+    for section in ("trainer", "task", "method", "optimizer"):
+        put(record, good, ("config", section), value)
+        everything(outputs, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [

@@ -91,6 +91,11 @@ def test_unequal_trials_are_not_in_bold_and_told(write_run, outputs, table):
     assert any("(trials 8, 16)" in note for note in found.notes)
 
 
+def test_a_table_without_a_mean_counts_no_seeds(write_run, table):
+    write_run(status="diverged")
+    assert "No cell has a mean." in table().caption
+
+
 def test_lower_is_better_for_error_rates(write_run, table):
     write_run(method="lora", task="dart", metric="ter", scores=0.5)
     write_run(method="sora", task="dart", metric="ter", scores=0.4)

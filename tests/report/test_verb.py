@@ -168,6 +168,8 @@ def test_a_metric_of_some_experiments_leaves_the_others_out(write_run, outputs, 
     captured = capsys.readouterr()
     assert "60.00" in captured.out
     assert captured.err == ("peftbench: note: metric=accuracy: no such column in a (measured: matthews_correlation)\n")
+    assert exit_status(["report", str(outputs), "metric=accuracy", "against=sora"]) == 2
+    assert "no such column in a" in capsys.readouterr().err
     assert exit_status(["report", str(outputs), "metric=bleu"]) == 2
     assert "in a (measured: matthews_correlation); metric=bleu: no such column in b" in capsys.readouterr().err
 
@@ -185,8 +187,9 @@ def test_pages_of_an_earlier_larger_figure_go(write_run, outputs, tmp_path):
         write_run(task=task, scores=0.5)
     assert exit_status(words) == 0
     assert (folder / "pareto-2.svg").is_file()
-    (folder / "pareto-mine.svg").write_text("the user's")
+    for mine in ("pareto-mine.svg", "pareto-2024.csv"):
+        (folder / mine).write_text("the user's")
     assert exit_status([*words, "task=rte"]) == 0
     assert sorted(file.name for file in folder.iterdir()) == [
-        "pareto-mine.svg", "pareto.csv", "pareto.pdf", "pareto.png", "pareto.svg",
+        "pareto-2024.csv", "pareto-mine.svg", "pareto.csv", "pareto.pdf", "pareto.png", "pareto.svg",
     ]  # fmt: skip

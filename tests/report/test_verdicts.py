@@ -263,3 +263,19 @@ def test_runs_without_a_mean_say_why(write_run, verdicts):
         write_run(seed=seed, scores=PUBLISHED, fingerprint=f"draw {seed}", **run_about)
     found = only(verdicts)
     assert (found.measured, found.verdict) == (None, "not averaged: its runs have different rows of data")
+
+
+def test_sample_data_without_a_mean_are_sample_data(write_run, verdicts):
+    about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": SIX_SITES}
+    for seed in range(3):
+        write_run(seed=seed, kind="sample", source="sample", fingerprint=f"draw {seed}", **about)
+    assert only(verdicts).verdict == "sample data: no verdict"
+
+
+@pytest.mark.parametrize("experiment", ["sora_table1", "sora_table2"])
+@pytest.mark.parametrize("task", ["mrpc", "stsb"])
+def test_a_column_whose_metric_the_source_does_not_name(write_run, verdicts, experiment, task):
+    splits = {split: {"accuracy": 0.9, "pearson": 0.9} for split in ("validation", "test")}
+    about = {"task": task, "experiment": experiment, "protocol": "sora", "config": {"trainer": {"head": "freeze"}}}
+    run(write_run, (splits, splits, splits), **about)
+    assert only(verdicts).verdict == "not comparable: the source does not name the metric"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,14 @@ def draw(runs: Sequence[Run], names: Sequence[str], folder: Path) -> Drawn:
 
 def _remove_pages_after(last: int, name: str, folder: Path) -> None:
     """Further pages of a figure that an earlier report, of more panels, left in the folder."""
-    for file in folder.glob(f"{name}-*.*"):
-        number = file.stem.removeprefix(f"{name}-")
-        if number.isdecimal() and int(number) > last:
+    from peftbench.report.figures import canvas
+
+    for number in itertools.count(last + 1):
+        left = [file for kind in canvas.FORMATS if (file := folder / f"{name}-{number}.{kind}").is_file()]
+        for file in left:
             file.unlink()
+        if not left:
+            return
 
 
 def available(runs: Sequence[Run]) -> list[str]:

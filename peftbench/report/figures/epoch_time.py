@@ -12,7 +12,7 @@ from peftbench.report.figures.style import PAGE, method_marks
 from peftbench.report.labels import label_settings
 from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
-from peftbench.report.tables.costs import epoch_seconds, mean_ratio, ratios
+from peftbench.report.tables.costs import epoch_seconds, fastest, mean_ratio, ratios, seconds_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     rows = []
     for name, there in places.items():
         for setting in by_setting(there, labels):
-            of_seeds = {run.seed: seconds for run in setting if (seconds := epoch_seconds(run)) is not None}
+            of_seeds = seconds_of(setting)
             seconds = Summary(tuple(of_seeds.values()))
             rows.append(
                 {
@@ -55,12 +55,11 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
                 }
             )
     for panel in grouped(rows, PANEL).values():
-        reference = _reference(panel)
-        theirs = reference["of_seeds"]
         for row in panel:
-            paired = ratios(row["of_seeds"], theirs)
+            reference = _reference(panel, row)
+            paired = ratios(row["of_seeds"], reference["of_seeds"]) if reference else []
             row |= {
-                "reference": reference["setting"],
+                "reference": reference["setting"] if reference else None,
                 "is_reference": row is reference,
                 "ratio": mean_ratio(paired) if paired else None,
             }
@@ -69,9 +68,11 @@ def prepare(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def _reference(panel: Sequence[Row]) -> Row:
-    named = [row for row in panel if row["method"] == REFERENCE]
-    return min(named, key=lambda row: row["mean_s"]) if named else max(panel, key=lambda row: row["mean_s"])
+def _reference(panel: Sequence[Row], row: Row) -> Row | None:
+    named = [other for other in panel if other["method"] == REFERENCE]
+    return fastest(
+        named or [max(panel, key=lambda other: other["mean_s"])], lambda other: other["of_seeds"], row["of_seeds"]
+    )
 
 
 def paint(rows: list[Row]) -> Figure:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from peftbench.report.captions import caption, titled
 from peftbench.report.cells import Grid, Line, ground
@@ -11,6 +13,9 @@ from peftbench.report.labels import task_name
 from peftbench.report.records import Run
 from peftbench.report.statistics import Summary
 from peftbench.report.tables.model import Table, row_of, spread
+
+T = TypeVar("T")
+Seconds = Mapping[Hashable, float]
 
 
 def epoch_time_table(grid: Grid) -> Table:
@@ -23,7 +28,10 @@ def epoch_time_table(grid: Grid) -> Table:
         of_line = {run.machine for run in line.runs if epoch_seconds(run) is not None} or {None}
         for machine in sorted(of_line, key=str):
             seconds = [_seconds(line, place, machine) for _, place in parts]
-            beside = [_reference(references, line, place, machine) for _, place in parts]
+            beside = [
+                fastest(references, functools.partial(_seconds, place=place, machine=machine), ours)
+                for ours, (_, place) in zip(seconds, parts, strict=True)
+            ]
             theirs = [_seconds(r, place, machine) if r else {} for r, (_, place) in zip(beside, parts, strict=True)]
             paired = [ratios(*pair) for pair in zip(seconds, theirs, strict=True)]
             cells = [_told(*pair) for pair in zip(seconds, paired, strict=True)]
@@ -38,7 +46,9 @@ def epoch_time_table(grid: Grid) -> Table:
         "last column: over all pairs ± the ratios' standard deviation (number of pairs).",
     )
     if len(references) > 1:
-        notes += (f"Of several settings of {name} the ratio is to the fastest on the task and machine.",)
+        notes += (
+            f"Of several settings of {name} the ratio is to the fastest on the task and machine that shares a seed.",
+        )
     headers = ("method", *(f"{title}, s" for title, _ in parts), f"ratio to {name}")
     return Table(
         f"{grid.layout.name}_epoch_time", titled(grid, "training time per epoch"), headers, tuple(rows),
@@ -98,22 +108,25 @@ def _summary(runs: Iterable[Run], asked: Callable[[Run], float | None]) -> Summa
     return Summary(found) if found else None
 
 
-def _seconds(line: Line, place: int, machine: str | None) -> dict[int, float]:
-    """Of a column's runs on a machine, by seed."""
-    runs = [run for run in line.cells[place].runs if run.machine == machine]
-    return {run.seed: seconds for run in runs if (seconds := epoch_seconds(run)) is not None}
+def _seconds(line: Line, place: int, machine: str | None) -> Seconds:
+    """Of a column's runs on a machine."""
+    return seconds_of(run for run in line.cells[place].runs if run.machine == machine)
 
 
-def _reference(references: Iterable[Line], line: Line, place: int, machine: str | None) -> Line | None:
-    """Of the reference's lines on a line's ground the fastest on a task and machine: no other is favoured by less."""
-    here = ground(line.cells[place].runs)
-    there = [r for r in references if ground(r.cells[place].runs) == here and _seconds(r, place, machine)]
-    return min(there, key=lambda r: statistics.fmean(_seconds(r, place, machine).values()), default=None)
+def seconds_of(runs: Iterable[Run]) -> Seconds:
+    """Seconds of an epoch of runs that have some, by what pairs them with others: seed, and rows of data."""
+    return {(run.seed, ground([run])): seconds for run in runs if (seconds := epoch_seconds(run)) is not None}
 
 
-def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
-    """Ours over theirs, of the seeds that both have."""
-    return [ours[seed] / theirs[seed] for seed in ours if seed in theirs]
+def fastest(references: Iterable[T], seconds: Callable[[T], Seconds], ours: Seconds) -> T | None:
+    """Of the reference's settings the fastest that has a run to be paired with ours: no other favours us less."""
+    there = [reference for reference in references if seconds(reference).keys() & ours.keys()]
+    return min(there, key=lambda reference: statistics.fmean(seconds(reference).values()), default=None)
+
+
+def ratios(ours: Mapping[T, float], theirs: Mapping[T, float]) -> list[float]:
+    """Ours over theirs, of the keys that both have."""
+    return [ours[key] / theirs[key] for key in ours if key in theirs]
 
 
 def mean_ratio(ratios: Sequence[float]) -> float:
@@ -128,7 +141,7 @@ def _overall(ratios: Sequence[float], of_itself: bool) -> str:
     return f"{mean_ratio(ratios):.2f}{'' if std is None else f' ± {std:.2f}'} ({len(ratios)})"
 
 
-def _told(seconds: Mapping[int, float], ratios: Sequence[float]) -> str:
+def _told(seconds: Seconds, ratios: Sequence[float]) -> str:
     if not seconds:
         return "–"
     told = spread(Summary(tuple(seconds.values())), 1)
