@@ -77,7 +77,7 @@ def _missing(grid: Grid) -> list[str]:
     told = [f"{line.label}, {words}." for line in grid.lines for words in without_curve(line.runs)]
     for line in grid.lines:
         for title, cell in zip((column.title for column in grid.columns), line.cells, strict=True):
-            counts = sorted(map(_length, cell.runs))
+            counts = sorted(filter(None, map(_length, cell.runs)))
             if counts and counts[0] < counts[-1]:
                 told.append(f"{line.label}, {title}: the first {counts[0]} stages, which every seed has.")
     return told
