@@ -14,6 +14,9 @@ from peftbench.report.layouts import Column, Layout, Row
 from peftbench.report.records import Run, latest
 from peftbench.report.statistics import Summary
 
+_REAL = frozenset({"benchmark", "partial data"})
+"""Kinds of runs whose rows are the benchmark's, if not all of them."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -201,7 +204,7 @@ def _split_within(label: str, runs: Sequence[Run], told: Callable[[Run], str]) -
 
 def _split_by_kind(label: str, runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     """Apart by kind of data; of real data only where one task has several: a cut of large tasks cuts no small one."""
-    real = {run.kind for run in runs} & {"benchmark", "partial data"}
+    real = {run.kind for run in runs} & _REAL
     parts = _split(label, runs, lambda run: f"[{' and '.join(sorted(real)) if run.kind in real else run.kind}]")
     return [piece for name, part in parts for piece in _split_within(name, part, lambda run: run.kind)]
 

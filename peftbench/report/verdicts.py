@@ -121,7 +121,7 @@ def _differing(
         *_quantized(line.row, runs),
         _other("protocol", {run.protocol for run in runs}, layout.protocol),
         *_steps(runs, layout.max_steps),
-        _other("trainer.head", {run.settings.get("trainer.head", "train") for run in runs}, line.row.head),
+        _other("trainer.head", {str(run.settings.get("trainer.head")) for run in runs}, line.row.head),
         *(f"split of {column.title}" for column in columns if column.title in grid.moved),
         *_unlike(line.row, columns),
         *dict.fromkeys(published.note for published in numbers if "not comparable" in published.note),

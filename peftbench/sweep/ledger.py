@@ -64,7 +64,6 @@ class Ledger:
         words: the command's. total: how many runs there will be, as far as is known.
         cells: of tuning, what was tried and chosen for each method, task and model.
         folder: where the manifest goes; known with the first run.
-        planned: words of the runs that there will be, as far as they are known.
     """
 
     words: list[str]
@@ -74,7 +73,7 @@ class Ledger:
     outcomes: list[Outcome] = field(default_factory=list)
     cells: list[dict[str, Any]] = field(default_factory=list)
     folder: Path | None = None
-    planned: list[Sequence[str]] = field(default_factory=list)
+    _shared: set[str] | None = None
     _live: Live | None = None
     _began: float = 0.0
 
@@ -99,25 +98,34 @@ class Ledger:
 
     def plan(self, runs: Sequence[Sequence[str]]) -> None:
         """Runs that there will be."""
-        self.planned += runs
         self.total += len(runs)
+        for words in runs:
+            self._share(words)
 
     def begin(self, overrides: Sequence[str], config: RunConfig) -> Outcome:
         """A run begins."""
         self.folder = config.outputs / config.experiment_name
         of = (config.task.name, config.method_name, config.model.name, config.seed)
-        self.outcomes.append(Outcome(list(overrides), *of))
-        return self.outcomes[-1]
+        return self._add(Outcome(list(overrides), *of))
 
     def enter(self, outcome: Outcome) -> Outcome:
         """A run that has ended elsewhere, in a launcher's worker."""
         if outcome.record:
             self.folder = Path(outcome.record).parents[2]
-        self.outcomes.append(outcome)
+        self._add(outcome)
         if outcome.message:
             self.tell(outcome.message)
         self.end(outcome)
         return outcome
+
+    def _add(self, outcome: Outcome) -> Outcome:
+        self.outcomes.append(outcome)
+        self._share(outcome.overrides)
+        return outcome
+
+    def _share(self, words: Sequence[str]) -> None:
+        """Of the words that every run has keep those that this one has too: the table asks for them at every look."""
+        self._shared = set(words) if self._shared is None else self._shared.intersection(words)
 
     def tell(self, message: str) -> None:
         """What failed, at once."""
@@ -139,9 +147,9 @@ class Ledger:
 
     def refuse(self, overrides: Sequence[str], like: Mapping[str, Any], message: str) -> Outcome:
         """A run that the configuration does not allow; `like` says what it would have been of."""
-        self.outcomes.append(Outcome(list(overrides), **like, status="refused", message=message))
-        self.end(self.outcomes[-1])
-        return self.outcomes[-1]
+        outcome = self._add(Outcome(list(overrides), **like, status="refused", message=message))
+        self.end(outcome)
+        return outcome
 
     def studies(self) -> None:
         """Enter the runs of a sweeper that is not ours as trials, a cell for each task, method and model."""
@@ -203,7 +211,7 @@ class Ledger:
 
     def _name(self, outcome: Outcome) -> str:
         """What a run is of, and its words that not every run has."""
-        shared = set.intersection(*map(set, [o.overrides for o in self.outcomes] + self.planned))
+        shared = self._shared or set()
         words = [word for word in outcome.overrides if word not in shared and word.partition("=")[0] not in _NAMED]
         return " ".join([outcome.task, outcome.method, outcome.model, f"seed {outcome.seed}", *words])
 

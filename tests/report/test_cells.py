@@ -3,11 +3,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from report_records import SIX_SITES
 
 from peftbench.report.contents import make
 from peftbench.report.records import find
-
-SIX_SITES = ["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]
 
 
 @pytest.fixture

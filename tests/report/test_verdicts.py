@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_records import MODELS
+from report_records import MODELS, SIX_SITES
 from scipy import stats
 
 from peftbench import report
@@ -26,7 +26,7 @@ def verdicts(outputs):
     return of
 
 
-SIX_SITES = {"rank": 8, "sites": ["query", "key", "value", "attention_output", "ffn_in", "ffn_out"]}
+EIGHT_AT_SIX = {"rank": 8, "sites": SIX_SITES}
 TWO_SITES = {"rank": 8, "sites": ["query", "value"]}
 ALL_BIASES = {"biases": "all", "control": None}
 MEDIAN = "the paper's number is a median of seeds"
@@ -36,7 +36,7 @@ QUOTED = "the paper quotes the number, and what it is of its seeds is not known"
 def run(write_run, scores, **about):
     for seed, score in enumerate(scores):
         about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", **about}
-        about.setdefault("settings", SIX_SITES)
+        about.setdefault("settings", EIGHT_AT_SIX)
         write_run(seed=seed, scores=score, **about)
 
 
@@ -89,7 +89,7 @@ def test_two_seeds_are_too_few(write_run, verdicts):
 
 def test_failed_seeds_do_not_count_as_seeds(write_run, verdicts):
     run(write_run, (PUBLISHED, 0.853))
-    about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": SIX_SITES}
+    about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": EIGHT_AT_SIX}
     write_run(seed=2, status="diverged", **about)
     found = only(verdicts)
     assert (found.verdict, found.failed) == ("too few seeds: n=2, 3 needed", "1/3 failed")
@@ -136,13 +136,13 @@ def test_a_setting_that_the_paper_has_not_has_no_published_number(write_run, ver
 @pytest.mark.parametrize(
     ("about", "budget"),
     [
-        ({"method": "adalora"}, {"rank": 12, "target_rank": 8, "sites": SIX_SITES["sites"]}),
-        ({"method": "adalora"}, {"rank": 4, "target_rank": 2, "sites": SIX_SITES["sites"]}),
+        ({"method": "adalora"}, {"rank": 12, "target_rank": 8, "sites": SIX_SITES}),
+        ({"method": "adalora"}, {"rank": 4, "target_rank": 2, "sites": SIX_SITES}),
         (
             {"method": "adalora", "experiment": "sora_table1"},
-            {"rank": 12, "target_rank": 8, "sites": SIX_SITES["sites"]},
+            {"rank": 12, "target_rank": 8, "sites": SIX_SITES},
         ),
-        ({"method": "sora", "experiment": "sora_table2"}, {**SIX_SITES, "rank": 4}),
+        ({"method": "sora", "experiment": "sora_table2"}, {**EIGHT_AT_SIX, "rank": 4}),
         (
             {"method": "prompt_tuning", "experiment": "prompt_size", "model": "t5_lm_adapt_xxl", "task": "boolq"},
             {"length": 100, "init": "labels"},
@@ -179,8 +179,8 @@ def test_what_the_paper_did_otherwise_is_told(write_run, verdicts):
     ],
 )
 def test_what_the_paper_trains_otherwise_is_told(write_run, verdicts, about, reason):
-    budgets = {"bitfit": ALL_BIASES, "adalora": {**SIX_SITES, "rank": 12}, "sora": {**SIX_SITES, "rank": 4}}
-    settings = budgets.get(about.get("method", ""), SIX_SITES)
+    budgets = {"bitfit": ALL_BIASES, "adalora": {**EIGHT_AT_SIX, "rank": 12}, "sora": {**EIGHT_AT_SIX, "rank": 4}}
+    settings = budgets.get(about.get("method", ""), EIGHT_AT_SIX)
     splits = {split: {"accuracy": 0.914} for split in ("validation", "test")}
     run(write_run, (splits, splits, splits), **about, settings=settings)
     found = only(verdicts).verdict
@@ -194,7 +194,7 @@ def test_what_the_paper_trains_otherwise_is_told(write_run, verdicts, about, rea
 )
 def test_the_head_of_soras_code_can_be_had(write_run, verdicts, method, experiment, rank, score):
     splits = {split: {"accuracy": score} for split in ("validation", "test")}
-    about = {"protocol": "sora", "experiment": experiment, "method": method, "settings": {**SIX_SITES, "rank": rank}}
+    about = {"protocol": "sora", "experiment": experiment, "method": method, "settings": {**EIGHT_AT_SIX, "rank": rank}}
     run(write_run, (splits, splits, splits), **about, config={"trainer": {"head": "freeze"}})
     assert only(verdicts).verdict == "reproduced"
 
@@ -259,14 +259,19 @@ def test_secondary_sources_stay_marked(write_run, verdicts):
 
 def test_runs_without_a_mean_say_why(write_run, verdicts):
     for seed in range(3):
-        run_about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": SIX_SITES}
+        run_about = {
+            "task": "rte",
+            "model": "deberta_v3_base",
+            "experiment": "adalora_table1",
+            "settings": EIGHT_AT_SIX,
+        }
         write_run(seed=seed, scores=PUBLISHED, fingerprint=f"draw {seed}", **run_about)
     found = only(verdicts)
     assert (found.measured, found.verdict) == (None, "not averaged: its runs have different rows of data")
 
 
 def test_sample_data_without_a_mean_are_sample_data(write_run, verdicts):
-    about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": SIX_SITES}
+    about = {"task": "rte", "model": "deberta_v3_base", "experiment": "adalora_table1", "settings": EIGHT_AT_SIX}
     for seed in range(3):
         write_run(seed=seed, kind="sample", source="sample", fingerprint=f"draw {seed}", **about)
     assert only(verdicts).verdict == "sample data: no verdict"
